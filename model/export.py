@@ -1,0 +1,90 @@
+"""The SavedModels that are evaluated and served."""
+
+import os
+
+import tensorflow as tf
+
+from model.generation import generate
+from model.gpt2 import GPT2
+from model.scoring import document_nll
+
+# The transformed example: the document's tokens with one `<|endoftext|>` last, and the length of
+# its text in UTF-8.
+EXAMPLE_FEATURES = {
+    "input_ids": tf.io.RaggedFeature(tf.int64),
+    "num_bytes": tf.io.FixedLenFeature([], tf.int64),
+}
+
+
+class DocumentScorer(tf.Module):
+    """Gives a SavedModel the signature `evaluate`, which every model here shares.
+
+    It takes `examples`, string [M] of serialized transformed examples, and returns for each
+    document `sum_nll` (float64 [M], nats), `num_tokens` and `num_bytes` (int64 [M]): sums, so that
+    they add up over any set of documents, and never logits, which would take 200 MB a document.
+    """
+
+    def document_nll(self, documents: tf.RaggedTensor) -> tf.Tensor:
+        """Returns float64 [M]: the sum of -log p over each document's tokens."""
+        raise NotImplementedError
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="examples")])
+    def evaluate(self, examples: tf.Tensor) -> dict[str, tf.Tensor]:
+        features = tf.io.parse_example(examples, EXAMPLE_FEATURES)
+        documents = features["input_ids"]
+        return {
+            "sum_nll": self.document_nll(documents),
+            "num_tokens": documents.row_lengths(),
+            "num_bytes": features["num_bytes"],
+        }
+
+
+class ServedGPT2(DocumentScorer):
+    """A GPT-2 with the signatures that are served: `serving_default` and `evaluate`.
+
+    Args:
+        model: The model.
+        stride: How far `evaluate` moves its window, see `document_nll`.
+    """
+
+    def __init__(self, model: GPT2, stride: int) -> None:
+        super().__init__()
+        self.model = model
+        self.stride = stride
+
+    def document_nll(self, documents: tf.RaggedTensor) -> tf.Tensor:
+        return document_nll(self.model, documents, self.stride)
+
+    @tf.function(
+        input_signature=[
+            tf.TensorSpec([None, None], tf.int32, name="ids"),
+            tf.TensorSpec([None], tf.int32, name="lengths"),
+            tf.TensorSpec([None], tf.int32, name="max_new_tokens"),
+            tf.TensorSpec([None], tf.float32, name="temperature"),
+            tf.TensorSpec([None], tf.int32, name="top_k"),
+            tf.TensorSpec([None], tf.float32, name="top_p"),
+            tf.TensorSpec([None], tf.int32, name="seed"),
+        ]
+    )
+    def serve(
+        self,
+        ids: tf.Tensor,
+        lengths: tf.Tensor,
+        max_new_tokens: tf.Tensor,
+        temperature: tf.Tensor,
+        top_k: tf.Tensor,
+        top_p: tf.Tensor,
+        seed: tf.Tensor,
+    ) -> dict[str, tf.Tensor]:
+        """Continues prompts; the arguments and results are those of `generate`."""
+        new_ids, new_lengths = generate(
+            self.model, ids, lengths, max_new_tokens, temperature, top_k, top_p, seed
+        )
+        return {"ids": new_ids, "lengths": new_lengths}
+
+
+def export_gpt2(model: GPT2, folder: str | os.PathLike[str], stride: int) -> None:
+    """Writes a SavedModel with the signatures of `ServedGPT2` into `folder`."""
+    served = ServedGPT2(model, stride)
+    signatures = {"serving_default": served.serve, "evaluate": served.evaluate}
+    tf.saved_model.save(served, os.fspath(folder), signatures=signatures)

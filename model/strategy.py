@@ -1,0 +1,59 @@
+"""Where training runs: the tf.distribute strategies by name."""
+
+import functools
+import json
+import os
+
+import tensorflow as tf
+
+from model.training_config import StrategyConfig
+
+
+@functools.cache
+def make_strategy(config: StrategyConfig) -> tf.distribute.Strategy:
+    """Returns the strategy; the same one when asked again.
+
+    `mirrored` on CPUs and `multi_worker` change how TensorFlow starts, so their first call must
+    come before TensorFlow runs any op in this process.
+
+    Raises:
+        RuntimeError: TensorFlow has already started with too few devices.
+        ValueError: `multi_worker` without a cluster in TF_CONFIG.
+    """
+    if config.name == "multi_worker":
+        return _multi_worker()
+    if config.name == "mirrored":
+        return tf.distribute.MirroredStrategy(_replica_devices(config.num_devices))
+    return tf.distribute.OneDeviceStrategy(
+        "GPU:0" if tf.config.list_physical_devices("GPU") else "CPU:0"
+    )
+
+
+def is_chief(strategy: tf.distribute.Strategy) -> bool:
+    """Returns whether this process is the one that writes checkpoints, logs and models."""
+    resolver = strategy.cluster_resolver
+    return resolver is None or not resolver.cluster_spec() or resolver.task_id == 0
+
+
+def _multi_worker() -> tf.distribute.Strategy:
+    if not json.loads(os.environ.get("TF_CONFIG") or "{}").get("cluster"):
+        raise ValueError("strategy multi_worker needs the cluster in TF_CONFIG, which has none")
+    return tf.distribute.MultiWorkerMirroredStrategy()
+
+
+def _replica_devices(count: int) -> list[str]:
+    if len(tf.config.list_physical_devices("GPU")) >= count:
+        return [f"GPU:{index}" for index in range(count)]
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    logical = tf.config.get_logical_device_configuration(cpu)
+    if len(logical or []) < count:
+        try:
+            tf.config.set_logical_device_configuration(
+                cpu, [tf.config.LogicalDeviceConfiguration()] * count
+            )
+        except RuntimeError as error:
+            raise RuntimeError(
+                f"strategy mirrored needs {count} logical CPUs, but TensorFlow has already started "
+                f"with {len(tf.config.list_logical_devices('CPU'))}: make the strategy first"
+            ) from error
+    return [f"CPU:{index}" for index in range(count)]

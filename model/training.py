@@ -1,0 +1,143 @@
+"""The training loop: one for every strategy, resumable from any checkpoint."""
+
+import dataclasses
+import math
+import sys
+import time
+from pathlib import Path
+
+import tensorflow as tf
+from tqdm import tqdm
+
+from model.checkpoints import Checkpoints
+from model.config import GPT2Config
+from model.gpt2 import GPT2
+from model.packing import PackedTokens
+from model.strategy import is_chief, make_strategy
+from model.train_step import TrainStep
+from model.training_config import TrainingConfig
+from model.training_log import TrainingLog
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingResult:
+    """Says how a training run ended.
+
+    Args:
+        model: The trained model, outside of any strategy.
+        train_loss: Mean of the last 50 steps' losses, nats a token.
+        eval_loss: Nats a token on the measured part of the eval split after the last step.
+        tokens_seen: Tokens that were targets, repetitions counted.
+    """
+
+    model: GPT2
+    train_loss: float
+    eval_loss: float
+    tokens_seen: int
+
+
+def train(
+    model_config: GPT2Config,
+    config: TrainingConfig,
+    train_tokens: PackedTokens,
+    eval_tokens: PackedTokens,
+    folder: Path,
+) -> TrainingResult:
+    """Trains a GPT-2, going on from the newest checkpoint in `folder` if there is one.
+
+    The same arguments give the same losses, whether the run was interrupted or not.
+
+    Args:
+        model_config: The model's sizes.
+        config: How to train.
+        train_tokens: The train split, packed for `model_config.max_length`.
+        eval_tokens: The eval split, likewise.
+        folder: Where checkpoints, `metrics.jsonl` and TensorBoard's files go. It must belong to
+            this model, this configuration and this data alone.
+
+    Raises:
+        ValueError: The batch does not divide over the replicas, or a loss is not finite.
+    """
+    strategy = make_strategy(config.strategy)
+    if config.global_batch_size % strategy.num_replicas_in_sync:
+        raise ValueError(
+            f"global_batch_size must be a multiple of the {strategy.num_replicas_in_sync} "
+            f"replicas, got {config.global_batch_size}"
+        )
+    train_step = TrainStep(model_config, config, strategy)
+    checkpoints = Checkpoints(
+        folder / "checkpoints",
+        tf.train.Checkpoint(model=train_step.model, optimizer=train_step.optimizer),
+        config.keep_checkpoints,
+        is_writer=is_chief(strategy),
+    )
+    checkpoints.restore()
+    log = TrainingLog(folder, train_step.steps_done, enabled=is_chief(strategy))
+    _run(train_step, config, train_tokens, eval_tokens, checkpoints, log)
+    log.close()
+    return TrainingResult(
+        model=train_step.copy_model(),
+        train_loss=log.mean_loss(last=50),
+        eval_loss=log.records[-1]["eval_loss"],
+        tokens_seen=log.tokens,
+    )
+
+
+def _run(
+    train_step: TrainStep,
+    config: TrainingConfig,
+    train_tokens: PackedTokens,
+    eval_tokens: PackedTokens,
+    checkpoints: Checkpoints,
+    log: TrainingLog,
+) -> None:
+    """Does the steps that are left, writing records and checkpoints on the way."""
+    start = train_step.steps_done
+    progress = tqdm(
+        desc="training",
+        unit="step",
+        initial=start,
+        total=config.steps,
+        dynamic_ncols=True,
+        # Where a line can't be drawn again in place, one now and then is enough.
+        mininterval=0.5 if sys.stderr.isatty() else 20.0,
+    )
+    tokens, seconds = 0, 0.0
+    shown_eval_loss = "-"
+    for done in range(start + 1, config.steps + 1):
+        begin = time.perf_counter()
+        first = (done - 1) * config.global_batch_size
+        ids, weights = train_tokens.batch(config.seed, first, config.global_batch_size)
+        loss, gradient_norm = train_step.update(ids, weights)
+        if not math.isfinite(loss):
+            raise ValueError(
+                f"loss is {loss} at step {done}: try a learning_rate below "
+                f"{config.learning_rate} or warmup_steps above {config.warmup_steps}"
+            )
+        step_tokens = int(weights.sum())
+        if done > start + 1:  # the first step traces and compiles
+            tokens, seconds = tokens + step_tokens, seconds + time.perf_counter() - begin
+        record = {
+            "step": done,
+            "tokens": log.tokens + step_tokens,
+            "loss": loss,
+            "gradient_norm": gradient_norm,
+            "learning_rate": train_step.learning_rate(done - 1),
+            "tokens_per_second": tokens / seconds if seconds else 0.0,
+        }
+        if done % config.eval_every_steps == 0 or done == config.steps:
+            record["eval_loss"] = train_step.mean_nll(eval_tokens, config.eval_batches)
+            shown_eval_loss = f"{record['eval_loss']:.3f}"
+        log.add(record)
+        if done % config.checkpoint_every_steps == 0 or done == config.steps:
+            log.flush()
+            checkpoints.save(done)
+        progress.set_postfix(
+            loss=f"{loss:.3f}",
+            eval_loss=shown_eval_loss,
+            learning_rate=f"{record['learning_rate']:.1e}",
+            tokens_per_second=f"{record['tokens_per_second']:.0f}",
+            refresh=False,
+        )
+        progress.update()
+    progress.close()

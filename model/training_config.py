@@ -1,0 +1,112 @@
+"""How a model is trained."""
+
+import dataclasses
+from typing import Literal
+
+StrategyName = Literal["one_device", "mirrored", "multi_worker"]
+
+
+@dataclasses.dataclass(frozen=True)
+class StrategyConfig:
+    """Names a strategy and its devices.
+
+    Args:
+        name: `one_device`; `mirrored`: replicas on several devices of one machine;
+            `multi_worker`: one process a worker, with peers and rank from TF_CONFIG.
+        num_devices: Replicas of `mirrored`. On a machine without so many GPUs the CPU is cut
+            into logical devices, which tests the strategy but gains no speed.
+
+    Raises:
+        ValueError: `num_devices` is below 1, or not 1 for a strategy that takes none.
+    """
+
+    name: StrategyName = "one_device"
+    num_devices: int = 1
+
+    def __post_init__(self) -> None:
+        if self.num_devices < 1:
+            raise ValueError(f"num_devices must be >= 1, got {self.num_devices}")
+        if self.name != "mirrored" and self.num_devices != 1:
+            raise ValueError(
+                f"num_devices is for strategy 'mirrored' only, got name={self.name!r} "
+                f"with num_devices={self.num_devices}"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingConfig:
+    """Says how a model is trained; everything that decides the losses is in here.
+
+    Args:
+        steps: Optimiser updates.
+        global_batch_size: Sequences of one context in a step, over all replicas.
+        learning_rate: Its peak.
+        final_learning_rate_share: The cosine's floor as a share of the peak.
+        warmup_steps: Steps of linear rise to the peak.
+        weight_decay: AdamW's, on matrices only.
+        beta_1, beta_2: AdamW's decay of the gradient's mean and of its square's.
+        gradient_clip_norm: Gradients above this global norm are scaled down to it.
+        seed: Of weights, order of data and dropout.
+        eval_every_steps: How often the eval split is measured.
+        eval_batches: Batches of the eval split in such a measurement, always the same ones.
+        checkpoint_every_steps: How often a checkpoint is written.
+        keep_checkpoints: How many of the newest are kept.
+        xla: Whether forward and backward pass are compiled by XLA.
+        loss_chunk_size: Positions whose logits exist at one time; see `model/loss.py`.
+        strategy: Where it runs.
+
+    Raises:
+        ValueError: A value is out of its range.
+    """
+
+    steps: int
+    global_batch_size: int = 8
+    learning_rate: float = 6e-4
+    final_learning_rate_share: float = 0.1
+    warmup_steps: int = 100
+    weight_decay: float = 0.1
+    beta_1: float = 0.9
+    beta_2: float = 0.95
+    gradient_clip_norm: float = 1.0
+    seed: int = 0
+    eval_every_steps: int = 100
+    eval_batches: int = 16
+    checkpoint_every_steps: int = 200
+    keep_checkpoints: int = 2
+    xla: bool = True
+    loss_chunk_size: int = 512
+    strategy: StrategyConfig = dataclasses.field(default_factory=StrategyConfig)
+
+    def __post_init__(self) -> None:
+        at_least_one = (
+            "steps",
+            "global_batch_size",
+            "eval_every_steps",
+            "eval_batches",
+            "checkpoint_every_steps",
+            "keep_checkpoints",
+            "loss_chunk_size",
+        )
+        for name in at_least_one:
+            _require(getattr(self, name) >= 1, name, getattr(self, name), ">= 1")
+        for name in ("learning_rate", "gradient_clip_norm"):
+            _require(getattr(self, name) > 0, name, getattr(self, name), "> 0")
+        for name in ("weight_decay", "seed"):
+            _require(getattr(self, name) >= 0, name, getattr(self, name), ">= 0")
+        for name in ("beta_1", "beta_2"):
+            _require(0 <= getattr(self, name) < 1, name, getattr(self, name), "in [0, 1)")
+        share = self.final_learning_rate_share
+        _require(0 <= share <= 1, "final_learning_rate_share", share, "in [0, 1]")
+        warmup = self.warmup_steps
+        _require(0 <= warmup < self.steps, "warmup_steps", warmup, f"in [0, steps={self.steps})")
+        _require(
+            self.global_batch_size % self.strategy.num_devices == 0,
+            "global_batch_size",
+            self.global_batch_size,
+            f"a multiple of num_devices={self.strategy.num_devices}",
+        )
+
+
+def _require(holds: bool, name: str, value: object, rule: str) -> None:
+    if not holds:
+        raise ValueError(f"{name} must be {rule}, got {value!r}")
