@@ -1,0 +1,1 @@
+"""Where TFX meets the model: one module for each component of the chain."""

@@ -1,0 +1,72 @@
+"""BaselineModel: what a candidate has to beat."""
+
+import json
+import math
+import os
+
+import numpy as np
+from tfx.dsl.component.experimental.annotations import InputArtifact, OutputArtifact, Parameter
+from tfx.dsl.component.experimental.decorators import component
+from tfx.dsl.io import fileio
+from tfx.types import artifact_utils, standard_artifacts
+from tfx.utils import io_utils, path_utils
+
+from components.transformed_examples import list_files, read_batches
+from model.tokenizer import VOCAB_SIZE
+from model.unigram import count_tokens, export_unigram, unigram_nll
+
+REPORT = "baseline.json"
+
+
+@component
+def BaselineModel(  # noqa: N802 (a component is named like a class)
+    candidate: InputArtifact[standard_artifacts.Model],
+    examples: InputArtifact[standard_artifacts.Examples],
+    baseline: OutputArtifact[standard_artifacts.Model],
+    serving_folder: Parameter[str],
+) -> None:
+    """Takes the model in production or, when nothing is in production yet, the unigram model.
+
+    There is always a baseline, so that the first run and every later one are the same graph, and
+    the first candidate has to beat something too. This stands where TFX's own templates have a
+    Resolver, which Kubeflow's open-source backend can't run.
+
+    Writes the SavedModel and `baseline.json`: `version`, the model in production or null, and
+    `unigram_perplexity`, the unigram model's on the eval split.
+
+    Args:
+        candidate: Not read. A new candidate is what makes it look into production anew: when
+            nothing has changed, it comes from the cache like all the others.
+        examples: Transformed examples, splits `train` and `eval`.
+        baseline: Where the SavedModel goes.
+        serving_folder: `<base>/<model name>`, as TF Serving reads it.
+    """
+    del candidate
+    train_batches = read_batches(_split_files(examples, "train"))
+    counts = count_tokens((tokens for tokens, _, _ in train_batches), VOCAB_SIZE)
+    version = newest_version(serving_folder)
+    model_folder = path_utils.serving_model_dir(baseline.uri)
+    if version is None:
+        export_unigram(counts, model_folder)
+    else:
+        io_utils.copy_dir(os.path.join(serving_folder, str(version)), model_folder)
+
+    nll, total, num_tokens = unigram_nll(counts), 0.0, 0
+    for tokens, _, _ in read_batches(_split_files(examples, "eval")):
+        total += float(np.sum(nll[tokens]))
+        num_tokens += len(tokens)
+    report = {"version": version, "unigram_perplexity": math.exp(total / num_tokens)}
+    with fileio.open(os.path.join(baseline.uri, REPORT), "w") as file:
+        file.write(json.dumps(report, indent=2) + "\n")
+
+
+def newest_version(serving_folder: str) -> int | None:
+    """Returns the greatest version number in a served model's folder, None if there is none."""
+    if not fileio.isdir(serving_folder):
+        return None
+    names = [name.rstrip("/") for name in fileio.listdir(serving_folder)]
+    return max((int(name) for name in names if name.isdigit()), default=None)
+
+
+def _split_files(examples: standard_artifacts.Examples, split: str) -> list[str]:
+    return list_files([os.path.join(artifact_utils.get_split_uri([examples], split), "*")])

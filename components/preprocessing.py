@@ -1,0 +1,58 @@
+"""Transform's preprocessing_fn: text becomes GPT-2 tokens."""
+
+# Shapes: B documents of a batch, N tokens of all of them.
+
+import os
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_transform as tft
+
+from model.tokenizer import END_OF_TEXT, gpt2_encoding
+
+
+def preprocessing_fn(inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    """Returns the transformed example of a raw one.
+
+    Args:
+        inputs: `text` and `source`, string [B, 1].
+
+    Returns:
+        `input_ids` int64, sparse [B, (tokens)]: tiktoken's own ids with one `<|endoftext|>` last.
+        `num_bytes` int64 [B]: the text's length in UTF-8.
+        `source` string [B].
+    """
+    text_B = tf.reshape(inputs["text"], [-1])
+    # Python in the graph: it can't be served, but it is tiktoken itself. Serving tokenises on its
+    # own path.
+    ids_N, lengths_B = tft.apply_pyfunc(
+        encode_batch, [tf.int64, tf.int64], True, "tiktoken_gpt2", text_B
+    )
+    ids_N.set_shape([None])
+    lengths_B.set_shape([None])
+    return {
+        "input_ids": tf.RaggedTensor.from_row_lengths(ids_N, lengths_B).to_sparse(),
+        "num_bytes": tf.cast(tf.strings.length(text_B, unit="BYTE"), tf.int64),
+        "source": tf.reshape(inputs["source"], [-1]),
+    }
+
+
+def encode_batch(texts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the texts' tokens, joined, with `<|endoftext|>` behind each text.
+
+    Args:
+        texts: object [B] of UTF-8 bytes. `<|endoftext|>` in a text is text, never the token.
+
+    Returns:
+        int64 [N]: the tokens. int64 [B]: how many each text has, the last one counted.
+    """
+    documents = gpt2_encoding().encode_ordinary_batch(
+        [text.decode("utf-8") for text in texts], num_threads=os.cpu_count() or 1
+    )
+    lengths = np.array([len(document) + 1 for document in documents], np.int64)
+    ids = np.full(lengths.sum(), END_OF_TEXT, np.int64)
+    end = 0
+    for document in documents:
+        ids[end : end + len(document)] = document
+        end += len(document) + 1
+    return ids, lengths

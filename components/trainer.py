@@ -1,0 +1,76 @@
+"""The Trainer's run_fn: transformed examples become a GPT-2 that can be evaluated and served."""
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+from components.transformed_examples import fingerprint, list_files, read_documents
+from model.config import GPT2Config
+from model.export import export_gpt2
+from model.packing import PackedTokens
+from model.training import train
+from model.training_config import StrategyConfig, TrainingConfig
+
+REPORT = "training.json"
+
+
+def run_fn(fn_args: Any) -> None:
+    """Trains, exports the model and writes a report, `training.json`, beside the run's logs.
+
+    Args:
+        fn_args: TFX's FnArgs. Its `custom_config` holds `model` and `training`, the fields of
+            `GPT2Config` and `TrainingConfig`; `stride`, the evaluation's; and `checkpoints`, the
+            folder below which each run has its own.
+
+    Raises:
+        ValueError: A configuration value is out of range, or a split is shorter than a context.
+    """
+    settings = fn_args.custom_config
+    model_config = GPT2Config(**settings["model"])
+    training_config = _training_config(settings["training"])
+    train_files, eval_files = list_files(fn_args.train_files), list_files(fn_args.eval_files)
+    train_tokens = _pack("train", train_files, model_config.max_length)
+    eval_tokens = _pack("eval", eval_files, model_config.max_length)
+
+    folder = Path(settings["checkpoints"]) / run_key(
+        model_config, training_config, fingerprint(train_files + eval_files)
+    )
+    result = train(model_config, training_config, train_tokens, eval_tokens, folder)
+    export_gpt2(result.model, fn_args.serving_model_dir, settings["stride"])
+    report = {
+        "parameters": result.model.count_params(),
+        "steps": training_config.steps,
+        "train_loss": result.train_loss,
+        "train_tokens": train_tokens.num_tokens,
+        "eval_tokens": eval_tokens.num_tokens,
+        "tokens_seen": result.tokens_seen,
+        "logs": str(folder),
+    }
+    tf.io.gfile.makedirs(fn_args.model_run_dir)
+    with tf.io.gfile.GFile(f"{fn_args.model_run_dir}/{REPORT}", "w") as file:
+        file.write(json.dumps(report, indent=2) + "\n")
+
+
+def run_key(model_config: GPT2Config, training_config: TrainingConfig, data: str) -> str:
+    """Returns the name of the folder that belongs to this model, configuration and data.
+
+    Checkpoints lie in it rather than below TFX's output, whose path is another one after every
+    interruption: so a run that was killed finds them again, and no other run does.
+    """
+    described = [dataclasses.asdict(model_config), dataclasses.asdict(training_config), data]
+    return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _training_config(fields: dict[str, Any]) -> TrainingConfig:
+    return TrainingConfig(**fields | {"strategy": StrategyConfig(**fields["strategy"])})
+
+
+def _pack(split: str, files: list[str], context: int) -> PackedTokens:
+    try:
+        return PackedTokens(*read_documents(files), context)
+    except ValueError as error:
+        raise ValueError(f"the {split} split is too small: {error}") from error
