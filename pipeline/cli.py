@@ -1,0 +1,145 @@
+"""The command line, `gpt2-tfx`."""
+
+import argparse
+import os
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pipeline.config import PipelineConfig
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command and returns the exit code; errors go to stderr, one message each."""
+    options = _parser().parse_args(arguments)
+    try:
+        options.command(options)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except Exception as error:  # noqa: BLE001 (a program's last resort: it says what and ends)
+        if options.traceback:
+            traceback.print_exc()
+        print(f"error: {_message(error)}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _run(options: argparse.Namespace) -> None:
+    config = _config(options)
+    log = _log_native_messages(config, time.strftime("run-%Y%m%d-%H%M%S"))
+    print(f"log: {log}", file=sys.stderr)
+    from pipeline import local_runner
+
+    local_runner.log_to_file(log)
+    summary = local_runner.run(config)
+    print(summary.describe())
+    if summary.pushed_path:
+        print(f"\nto serve it:   gpt2-tfx serve --config {options.config}")
+
+
+def _serve(options: argparse.Namespace) -> None:
+    config = _config(options)
+    _log_native_messages(config, "serve")
+    from serving.server import serve
+
+    serve(config.serving_base, config.model_name, config.serving.host, config.serving.port)
+
+
+def _generate(options: argparse.Namespace) -> None:
+    config = _config(options)
+    _log_native_messages(config, "generate")
+    from serving.client import GenerateClient
+
+    address = f"{config.serving.host}:{config.serving.port}"
+    with GenerateClient(address, config.model_name) as client:
+        completion = client.generate(
+            options.prompt,
+            max_new_tokens=options.max_new_tokens,
+            temperature=options.temperature,
+            top_k=options.top_k,
+            top_p=options.top_p,
+            seed=options.seed,
+        )
+    print(options.prompt + completion.text)
+
+
+def _status(options: argparse.Namespace) -> None:
+    config = _config(options)
+    _log_native_messages(config, "status")
+    from serving.client import GenerateClient
+
+    address = f"{config.serving.host}:{config.serving.port}"
+    with GenerateClient(address, config.model_name) as client:
+        for version in client.status():
+            print(f"{config.model_name} {version.version} {version.state} {version.error}".rstrip())
+
+
+def _log_native_messages(config: "PipelineConfig", name: str) -> Path:
+    """Sends what TensorFlow's C++ prints at start-up to a file below `output`, and returns it.
+
+    Nothing else turns those lines off. Python's own stderr stays what it was. This must come before
+    TensorFlow is imported, which is why this file's imports stand in its functions.
+    """
+    folder = Path(config.output) / "logs"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.log"
+    sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
+    with path.open("a") as file:
+        os.dup2(file.fileno(), 2)
+    return path
+
+
+def _config(options: argparse.Namespace) -> "PipelineConfig":
+    from pipeline.config import load_config
+
+    return load_config(options.config, options.set)
+
+
+def _parser() -> argparse.ArgumentParser:
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument(
+        "--config", default="shakespeare", metavar="NAME|FILE", help="default: shakespeare"
+    )
+    common.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="a.b=value",
+        help="put another value in the configuration; may be given again",
+    )
+    common.add_argument("--traceback", action="store_true", help="with an error, say where")
+
+    parser = argparse.ArgumentParser(
+        prog="gpt2-tfx", description="Trains, evaluates, pushes and serves a GPT-2."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(name: str, command: object, description: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(
+            name, parents=[common], help=description, description=description
+        )
+        added.set_defaults(command=command)
+        return added
+
+    add("run", _run, "Run the pipeline.")
+    add("serve", _serve, "Serve what was pushed, over gRPC with TF Serving's API.")
+    add("status", _status, "Tell which versions the server has.")
+    generate = add("generate", _generate, "Ask the server to continue a text.")
+    generate.add_argument("prompt")
+    generate.add_argument("--max-new-tokens", type=int, default=64)
+    generate.add_argument("--temperature", type=float, default=0.8, help="0: likeliest token")
+    generate.add_argument("--top-k", type=int, default=0, help="0: all tokens")
+    generate.add_argument("--top-p", type=float, default=0.95, help="1: all tokens")
+    generate.add_argument("--seed", type=int, default=0)
+    return parser
+
+
+def _message(error: Exception) -> str:
+    """Returns what a person needs: the message without Beam's trail, never empty."""
+    message = str(error).split(" [while running '")[0].strip()
+    return message or type(error).__name__

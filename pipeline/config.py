@@ -1,0 +1,280 @@
+"""A run's configuration: one YAML file, checked as a whole before anything starts."""
+
+import dataclasses
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import pydantic
+import yaml
+
+from data.corpora import CORPORA, SAMPLE
+from model.config import GPT2Config
+from model.tokenizer import VOCAB_SIZE
+from model.training_config import StrategyConfig, TrainingConfig
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Says which texts are read.
+
+    Args:
+        path: A folder of `.txt`, `.jsonl`, `.jsonl.gz` and `.parquet` files, taken as they are.
+        corpus: Instead of `path`: a corpus that `data.prepare` fetches, such as `shakespeare`, or
+            `sample`, the small one that comes with the code.
+        spans: Read the newest of the folders `span-<number>` in `path`.
+        eval_share: Share of the documents that is for evaluation.
+        max_refused_share: Share of bad records above which the run fails.
+    """
+
+    path: str | None = None
+    corpus: str | None = None
+    spans: bool = False
+    eval_share: float = 0.1
+    max_refused_share: float = 0.001
+
+    def __post_init__(self) -> None:
+        if (self.path is None) == (self.corpus is None):
+            raise ValueError("exactly one of path and corpus must be given")
+        if self.corpus not in (None, SAMPLE, *CORPORA):
+            raise ValueError(f"corpus must be one of {[SAMPLE, *CORPORA]}, got {self.corpus!r}")
+        if not 0.001 <= self.eval_share <= 0.999:
+            raise ValueError(f"eval_share must be in [0.001, 0.999], got {self.eval_share}")
+        if not 0 <= self.max_refused_share <= 1:
+            raise ValueError(f"max_refused_share must be in [0, 1], got {self.max_refused_share}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaluationConfig:
+    """Says what a model must reach to be served.
+
+    Args:
+        max_perplexity: Blessed only at or below it.
+        min_improvement: Blessed only if its perplexity is lower than that of the model in
+            production by at least this share of it; 0 means not higher.
+        stride: Tokens that the evaluation window moves; the context when not given.
+    """
+
+    max_perplexity: float
+    min_improvement: float = 0.0
+    stride: int | None = None
+
+    def __post_init__(self) -> None:
+        if not self.max_perplexity >= 1:
+            raise ValueError(f"max_perplexity must be >= 1, got {self.max_perplexity}")
+        if not 0 <= self.min_improvement < 1:
+            raise ValueError(f"min_improvement must be in [0, 1), got {self.min_improvement}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BeamConfig:
+    """Says where Beam runs.
+
+    Args:
+        runner: DirectRunner, FlinkRunner, ...
+        running_mode: The direct runner's: `in_memory`, `multi_threading`, `multi_processing`.
+        workers: The direct runner's.
+        options: Further pipeline options, each as on Beam's command line.
+    """
+
+    runner: str = "DirectRunner"
+    running_mode: Literal["in_memory", "multi_threading", "multi_processing"] = "in_memory"
+    workers: int = 1
+    options: list[str] = dataclasses.field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if self.workers < 1:
+            raise ValueError(f"workers must be >= 1, got {self.workers}")
+
+    def arguments(self) -> list[str]:
+        """Returns Beam's command line."""
+        return [
+            f"--runner={self.runner}",
+            f"--direct_running_mode={self.running_mode}",
+            f"--direct_num_workers={self.workers}",
+            *self.options,
+        ]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ServingConfig:
+    """Says where the embedded server listens.
+
+    Args:
+        host: Address; loopback by default.
+        port: TF Serving's gRPC port by default.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8500
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PipelineConfig:
+    """Describes a run.
+
+    Args:
+        name: The pipeline's name; with a cache and a history of its own.
+        model_name: The served model's name.
+        output: The folder that all that is written lies under.
+        cache: Whether unchanged components are taken from the cache.
+        data, model, training, evaluation, beam, serving: The parts.
+    """
+
+    name: str
+    model_name: str
+    data: DataConfig
+    training: TrainingConfig
+    evaluation: EvaluationConfig
+    model: GPT2Config = dataclasses.field(default_factory=GPT2Config)
+    beam: BeamConfig = dataclasses.field(default_factory=BeamConfig)
+    serving: ServingConfig = dataclasses.field(default_factory=ServingConfig)
+    output: str = "output"
+    cache: bool = True
+
+    def __post_init__(self) -> None:
+        for field in ("name", "model_name"):
+            value = getattr(self, field)
+            if not value or not all(c.isalnum() or c in "-_." for c in value):
+                raise ValueError(f"{field} must be letters, digits, '-', '_', '.', got {value!r}")
+        if self.model.vocab_size != VOCAB_SIZE:
+            raise ValueError(
+                f"model.vocab_size must be {VOCAB_SIZE}, the size of GPT-2's vocabulary, "
+                f"got {self.model.vocab_size}"
+            )
+        if not 1 <= self.stride <= self.model.max_length:
+            raise ValueError(
+                f"evaluation.stride must be in [1, model.max_length={self.model.max_length}], "
+                f"got {self.stride}"
+            )
+
+    @property
+    def stride(self) -> int:
+        """The evaluation's stride, in tokens."""
+        return self.evaluation.stride or self.model.max_length
+
+    @property
+    def data_folder(self) -> str:
+        """The folder that the pipeline reads."""
+        if self.data.corpus == SAMPLE:
+            return str(resources.files("data") / "sample")
+        return self.data.path or f"{self.output}/data/{self.data.corpus}"
+
+    @property
+    def refused_folder(self) -> str:
+        """Where the last run's bad records and counts are."""
+        return f"{self.output}/refused/{self.name}"
+
+    @property
+    def metadata_path(self) -> str:
+        """SQLite's file with ML Metadata."""
+        return f"{self.output}/metadata.db"
+
+    @property
+    def pipeline_root(self) -> str:
+        """Where the components' outputs lie."""
+        return f"{self.output}/pipeline/{self.name}"
+
+    @property
+    def serving_base(self) -> str:
+        """The folder of the served model, which holds its versions."""
+        return f"{self.output}/serving/{self.model_name}"
+
+    @property
+    def checkpoints(self) -> str:
+        """The folder of the training runs' checkpoints and logs."""
+        return f"{self.output}/checkpoints"
+
+
+def load_config(name_or_file: str, overrides: Sequence[str] = ()) -> PipelineConfig:
+    """Returns the checked configuration.
+
+    Args:
+        name_or_file: One of ours (`shakespeare`, `tiny`, `gpt2`, ...) or a YAML file.
+        overrides: `a.b=value` each; the value is read as YAML.
+
+    Raises:
+        ValueError: The file is missing or no YAML, or a key is unknown, missing or out of range;
+            the message has every such key, its value and the rule.
+    """
+    path = _find(name_or_file)
+    try:
+        fields = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not YAML: {error}") from error
+    if not isinstance(fields, dict):
+        raise ValueError(f"{path} must hold keys and values, got {type(fields).__name__}")
+    for override in overrides:
+        _override(fields, override)
+    try:
+        return _ADAPTER.validate_python(fields)
+    except pydantic.ValidationError as error:
+        problems = "\n".join(f"  {_describe(problem)}" for problem in error.errors())
+        raise ValueError(f"{path} does not describe a run:\n{problems}") from error
+
+
+def known_configs() -> list[str]:
+    """Returns the names of our own configurations."""
+    return sorted(path.stem for path in _folder().glob("*.yaml"))
+
+
+def _folder() -> Path:
+    return Path(str(resources.files("pipeline"))) / "configs"
+
+
+def _find(name_or_file: str) -> Path:
+    if name_or_file in known_configs():
+        return _folder() / f"{name_or_file}.yaml"
+    path = Path(name_or_file)
+    if not path.is_file():
+        raise ValueError(
+            f"config must be a YAML file or one of {', '.join(known_configs())}, "
+            f"got {name_or_file!r}"
+        )
+    return path
+
+
+def _override(fields: dict[str, Any], override: str) -> None:
+    """Puts the value of `a.b=value` where it belongs."""
+    key, equals, value = override.partition("=")
+    if not equals or not all(key.split(".")):
+        raise ValueError(f"an override must look like training.steps=100, got {override!r}")
+    *parents, last = key.split(".")
+    for parent in parents:
+        if fields.get(parent) is None:
+            fields[parent] = {}
+        fields = fields[parent]
+        if not isinstance(fields, dict):
+            raise ValueError(f"{override!r}: {parent} has no keys below it")
+    try:
+        fields[last] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{override!r}: the value is not YAML: {error}") from error
+
+
+def _describe(problem: Any) -> str:
+    key = ".".join(str(part) for part in problem["loc"]) or "the file"
+    if problem["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        return f"{key}: unknown key (value {problem['input']!r})"
+    if problem["type"] in ("missing", "missing_argument", "missing_keyword_only_argument"):
+        return f"{key}: required, but not given"
+    if problem["type"] == "value_error":
+        return f"{key}: {problem['ctx']['error']}"
+    return f"{key}: {problem['msg']}, got {problem['input']!r}"
+
+
+_PARTS = (
+    GPT2Config,
+    StrategyConfig,
+    TrainingConfig,
+    DataConfig,
+    EvaluationConfig,
+    BeamConfig,
+    ServingConfig,
+    PipelineConfig,
+)
+for _part in _PARTS:
+    # Read by pydantic: an unknown key is an error. Set from here, so that `model` stays without it.
+    setattr(_part, "__pydantic_config__", pydantic.ConfigDict(extra="forbid"))  # noqa: B010
+_ADAPTER = pydantic.TypeAdapter(PipelineConfig)

@@ -1,0 +1,81 @@
+"""Runs the pipeline on this machine: components in turn, Beam in process, metadata in SQLite.
+
+`gpt2-tfx run` calls `run`. TFX's own command line takes this file as it is:
+
+    tfx pipeline create --engine=local --pipeline-path=pipeline/local_runner.py
+    tfx run create --engine=local --pipeline-name=shakespeare
+
+and then the environment variable GPT2_TFX_CONFIG names the configuration.
+"""
+
+import logging
+import os
+import re
+import sys
+import time
+from pathlib import Path
+
+import tensorflow as tf
+from absl import logging as absl_logging
+from tfx.orchestration.local.local_dag_runner import LocalDagRunner
+
+from data.corpora import CORPORA
+from data.prepare import prepare
+from model.strategy import make_strategy
+from pipeline.config import PipelineConfig, load_config
+from pipeline.pipeline import create_pipeline
+from pipeline.summary import Summary, summarize
+
+DEFAULT_CONFIG = "shakespeare"
+
+
+def run(config: PipelineConfig) -> Summary:
+    """Runs every component, writes `<output>/summary.json` and returns what it says.
+
+    Raises:
+        ValueError: Bad data or settings, found on the way; nothing is pushed then.
+    """
+    # Before anything starts TensorFlow: some strategies change how it starts.
+    make_strategy(config.training.strategy)
+    if config.data.corpus in CORPORA:
+        prepare(config.data.corpus, Path(config.data_folder))
+    Path(config.output).mkdir(parents=True, exist_ok=True)
+    LocalDagRunner().run(create_pipeline(config))
+    summary = summarize(config)
+    summary.write(Path(config.output) / "summary.json")
+    return summary
+
+
+def log_to_file(path: Path) -> None:
+    """Sends the libraries' log to a file, and to stderr only components' beginnings and ends."""
+    file = logging.FileHandler(path)
+    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[file, _Progress()], force=True)
+    for library in (absl_logging.get_absl_logger(), tf.get_logger()):
+        library.handlers = []
+        library.propagate = True
+    # Said outright, because TensorFlow lowers it for a moment when it saves a model, and what it
+    # then restores is WARNING unless it was set.
+    absl_logging.set_verbosity(absl_logging.INFO)
+    logging.captureWarnings(True)
+
+
+class _Progress(logging.Handler):
+    """Prints a line when a component begins and one when it has ended, with its seconds."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        # The words are those of tfx/orchestration/local/local_dag_runner.py.
+        message = re.fullmatch(r"Component (\S+) is (running|finished)\.", record.getMessage())
+        if not message:
+            return
+        name, event = message.groups()
+        if event == "running":
+            self._begin = time.perf_counter()
+            print(f"{name} ...", file=sys.stderr, flush=True)
+        else:
+            seconds = time.perf_counter() - self._begin
+            print(f"{name} done, {seconds:.1f} s", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    print(run(load_config(os.environ.get("GPT2_TFX_CONFIG", DEFAULT_CONFIG))).describe())

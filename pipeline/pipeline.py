@@ -1,0 +1,97 @@
+"""The graph: from texts to a pushed model."""
+
+import dataclasses
+from importlib import resources
+
+from tfx import v1 as tfx
+from tfx.dsl.components.base import executor_spec
+from tfx.orchestration import pipeline as tfx_pipeline
+
+from components import pusher
+from components.baseline import BaselineModel
+from components.evaluation import eval_config
+from components.example_gen import corpus_example_gen
+from components.example_validator import StrictExampleValidator
+from pipeline.config import PipelineConfig
+
+
+def create_pipeline(config: PipelineConfig) -> tfx_pipeline.Pipeline:
+    """Returns the one pipeline that every runner runs; see the picture in the README."""
+    example_gen = corpus_example_gen(
+        config.data_folder,
+        config.data.eval_share,
+        config.data.max_refused_share,
+        config.data.spans,
+        report_dir=config.refused_folder,
+    )
+    statistics_gen = tfx.components.StatisticsGen(examples=example_gen.outputs["examples"])
+    schema_gen = tfx.components.ImportSchemaGen(
+        schema_file=str(resources.files("data") / "schema.pbtxt")
+    )
+    example_validator = StrictExampleValidator(
+        statistics=statistics_gen.outputs["statistics"], schema=schema_gen.outputs["schema"]
+    )
+    transform = tfx.components.Transform(
+        examples=example_gen.outputs["examples"],
+        schema=schema_gen.outputs["schema"],
+        preprocessing_fn="components.preprocessing.preprocessing_fn",
+        # tft.apply_pyfunc, which runs the tokeniser, works in TensorFlow 1's graphs only.
+        force_tf_compat_v1=True,
+        # Statistics of token ids say nothing, and take longer than the tokeniser.
+        disable_statistics=True,
+    )
+    transform.add_upstream_node(example_validator)
+    trainer = tfx.components.Trainer(
+        run_fn="components.trainer.run_fn",
+        examples=transform.outputs["transformed_examples"],
+        transform_graph=transform.outputs["transform_graph"],
+        train_args=tfx.proto.TrainArgs(splits=["train"], num_steps=config.training.steps),
+        eval_args=tfx.proto.EvalArgs(splits=["eval"]),
+        custom_config={
+            "model": config.model.to_dict(),
+            "training": dataclasses.asdict(config.training),
+            "stride": config.stride,
+            "checkpoints": config.checkpoints,
+        },
+    )
+    baseline = BaselineModel(
+        candidate=trainer.outputs["model"],
+        examples=transform.outputs["transformed_examples"],
+        serving_folder=config.serving_base,
+    )
+    evaluator = tfx.components.Evaluator(
+        examples=transform.outputs["transformed_examples"],
+        model=trainer.outputs["model"],
+        baseline_model=baseline.outputs["baseline"],
+        eval_config=eval_config(
+            config.evaluation.max_perplexity, config.evaluation.min_improvement
+        ),
+    )
+    push = tfx.components.Pusher(
+        model=trainer.outputs["model"],
+        model_blessing=evaluator.outputs["blessing"],
+        push_destination=tfx.proto.PushDestination(
+            filesystem=tfx.proto.PushDestination.Filesystem(base_directory=config.serving_base)
+        ),
+        custom_executor_spec=executor_spec.ExecutorClassSpec(pusher.Executor),
+    )
+    return tfx_pipeline.Pipeline(
+        pipeline_name=config.name,
+        pipeline_root=config.pipeline_root,
+        components=[
+            example_gen,
+            statistics_gen,
+            schema_gen,
+            example_validator,
+            transform,
+            trainer,
+            baseline,
+            evaluator,
+            push,
+        ],
+        enable_cache=config.cache,
+        metadata_connection_config=tfx.orchestration.metadata.sqlite_metadata_connection_config(
+            config.metadata_path
+        ),
+        beam_pipeline_args=config.beam.arguments(),
+    )

@@ -1,0 +1,177 @@
+"""What a run came to, read from its metadata and artifacts."""
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import tensorflow_model_analysis as tfma
+from ml_metadata.proto import metadata_store_pb2 as mlmd
+from tfx.dsl.io import fileio
+
+from components import baseline, example_gen, trainer
+from components.evaluation import BASELINE, CANDIDATE
+from pipeline.config import PipelineConfig
+from pipeline.lineage import Node, read_last_run
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """Says what a run read, trained, measured and pushed.
+
+    Args:
+        pipeline: The pipeline's name.
+        documents, refused: Records that were kept, and bad ones.
+        train_tokens, eval_tokens: GPT-2 tokens of the two splits.
+        parameters: Trainable parameters.
+        steps: Optimiser updates.
+        train_loss: Mean over the last 50 steps, nats a token.
+        eval_perplexity, eval_bits_per_byte: Of the candidate, on the eval split.
+        unigram_perplexity: Of the unigram model of the train split, on the eval split.
+        baseline_perplexity: Of the model in production on the eval split; None without one.
+        baseline_version: The version in production that it was compared with.
+        blessed: Whether the candidate may be pushed.
+        not_blessed_because: Why not; empty when blessed.
+        pushed_path: The pushed version's folder; None when nothing was pushed.
+        perplexity_by_source: Of the candidate, for each source of the eval split.
+        seconds: By component; 0 for one that was taken from the cache.
+        cached: The components that were taken from the cache.
+    """
+
+    pipeline: str
+    documents: int
+    refused: int
+    train_tokens: int
+    eval_tokens: int
+    parameters: int
+    steps: int
+    train_loss: float
+    eval_perplexity: float
+    eval_bits_per_byte: float
+    unigram_perplexity: float
+    baseline_perplexity: float | None
+    baseline_version: int | None
+    blessed: bool
+    not_blessed_because: list[str]
+    pushed_path: str | None
+    perplexity_by_source: dict[str, float]
+    seconds: dict[str, float]
+    cached: list[str]
+
+    def write(self, path: Path) -> None:
+        """Writes it as JSON, whole or not at all."""
+        staged = path.with_suffix(".staged")
+        staged.write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n")
+        os.replace(staged, path)
+
+    def describe(self) -> str:
+        """Returns it as lines for a person."""
+        production = "nothing in production yet"
+        if self.baseline_perplexity is not None:
+            production = f"{self.baseline_perplexity:.1f} in production"
+        rows = [
+            ("documents", f"{self.documents:,} read, {self.refused:,} refused"),
+            ("tokens", f"{self.train_tokens:,} to train on, {self.eval_tokens:,} to evaluate on"),
+            ("model", f"{self.parameters:,} parameters, {self.steps:,} steps"),
+            ("train loss", f"{self.train_loss:.3f} nats a token"),
+            (
+                "perplexity",
+                f"{self.eval_perplexity:.1f} ({production}, {self.unigram_perplexity:.1f} unigram)",
+            ),
+            ("bits per byte", f"{self.eval_bits_per_byte:.3f}"),
+            ("blessed", "yes" if self.blessed else f"no: {'; '.join(self.not_blessed_because)}"),
+            ("pushed", self.pushed_path or "nothing"),
+            (
+                "seconds",
+                ", ".join(
+                    f"{name} {'cached' if name in self.cached else f'{seconds:.0f}'}"
+                    for name, seconds in self.seconds.items()
+                ),
+            ),
+        ]
+        return "\n".join(f"{name:<14} {value}" for name, value in rows)
+
+
+def summarize(config: PipelineConfig) -> Summary:
+    """Returns the summary of the newest run of this configuration's pipeline."""
+    nodes = read_last_run(config.metadata_path, config.name)
+    counts = _read_json(nodes["CorpusExampleGen"], "examples", example_gen.COUNTS)
+    training = _read_json(nodes["Trainer"], "model_run", trainer.REPORT)
+    compared = _read_json(nodes["BaselineModel"], "baseline", baseline.REPORT)
+    evaluation = nodes["Evaluator"].output("evaluation").uri
+    candidate = _read_metrics(evaluation, CANDIDATE)
+    baseline_perplexity = None
+    if compared["version"] is not None:
+        baseline_perplexity = _read_metrics(evaluation, BASELINE)[()]["perplexity"]
+    blessed = _custom_int(nodes["Evaluator"].output("blessing"), "blessed") == 1
+    pushed_model = nodes["Pusher"].output("pushed_model")
+    was_pushed = _custom_int(pushed_model, "pushed") == 1
+    return Summary(
+        pipeline=config.name,
+        documents=counts["kept"],
+        refused=counts["refused"],
+        train_tokens=training["train_tokens"],
+        eval_tokens=training["eval_tokens"],
+        parameters=training["parameters"],
+        steps=training["steps"],
+        train_loss=training["train_loss"],
+        eval_perplexity=candidate[()]["perplexity"],
+        eval_bits_per_byte=candidate[()]["bits_per_byte"],
+        unigram_perplexity=compared["unigram_perplexity"],
+        baseline_perplexity=baseline_perplexity,
+        baseline_version=compared["version"],
+        blessed=blessed,
+        not_blessed_because=[] if blessed else _read_failures(evaluation),
+        pushed_path=(
+            pushed_model.custom_properties["pushed_destination"].string_value
+            if was_pushed
+            else None
+        ),
+        perplexity_by_source={
+            slice_key[0][1]: metrics["perplexity"]
+            for slice_key, metrics in sorted(candidate.items())
+            if slice_key
+        },
+        seconds={name: round(node.seconds, 1) for name, node in nodes.items()},
+        cached=[name for name, node in nodes.items() if node.is_cached],
+    )
+
+
+def _read_json(node: Node, output: str, name: str) -> dict[str, Any]:
+    with fileio.open(os.path.join(node.output(output).uri, name)) as file:
+        return json.load(file)
+
+
+def _read_metrics(evaluation: str, model_name: str) -> dict[tuple, dict[str, float]]:
+    """Returns the metrics of each slice; the whole split's key is ()."""
+    result = tfma.load_eval_result(evaluation, model_name=model_name)
+    return {
+        slice_key: {
+            name: value["doubleValue"]
+            for name, value in metrics[""][""].items()
+            if "doubleValue" in value
+        }
+        for slice_key, metrics in result.slicing_metrics
+    }
+
+
+def _read_failures(evaluation: str) -> list[str]:
+    """Returns a sentence for each of TFMA's thresholds that the candidate failed."""
+    candidate = _read_metrics(evaluation, CANDIDATE)[()]
+    baseline = _read_metrics(evaluation, BASELINE)[()]
+    sentences = []
+    validation = tfma.load_validation_result(evaluation)
+    for failure in (f for s in validation.metric_validations_per_slice for f in s.failures):
+        name, threshold = failure.metric_key.name, failure.metric_threshold
+        if failure.metric_key.is_diff:
+            needed = baseline[name] * (1 + threshold.change_threshold.relative.value)
+            bound = f"{needed:.1f} or less against the baseline's {baseline[name]:.1f}"
+        else:
+            bound = f"{threshold.value_threshold.upper_bound.value:g} or less"
+        sentences.append(f"{name} is {candidate[name]:.1f}, needed {bound}")
+    return sentences or [f"see {evaluation}"]
+
+
+def _custom_int(artifact: mlmd.Artifact, name: str) -> int:
+    return artifact.custom_properties[name].int_value
