@@ -32,7 +32,7 @@ def BaselineModel(  # noqa: N802 (a component is named like a class)
     Resolver, which Kubeflow's open-source backend can't run.
 
     Writes the SavedModel and `baseline.json`: `version`, the model in production or null, and
-    `unigram_perplexity`, the unigram model's on the eval split.
+    `unigram_perplexity` and `unigram_bits_per_byte`, the unigram model's on the eval split.
 
     Args:
         candidate: Not read. A new candidate is what makes it look into production anew: when
@@ -51,11 +51,16 @@ def BaselineModel(  # noqa: N802 (a component is named like a class)
     else:
         io_utils.copy_dir(os.path.join(serving_folder, str(version)), model_folder)
 
-    nll, total, num_tokens = unigram_nll(counts), 0.0, 0
-    for tokens, _, _ in read_batches(_split_files(examples, "eval")):
-        total += float(np.sum(nll[tokens]))
-        num_tokens += len(tokens)
-    report = {"version": version, "unigram_perplexity": math.exp(total / num_tokens)}
+    nll, total_nll, total_tokens, total_bytes = unigram_nll(counts), 0.0, 0, 0
+    for tokens, _, num_bytes in read_batches(_split_files(examples, "eval")):
+        total_nll += float(np.sum(nll[tokens]))
+        total_tokens += len(tokens)
+        total_bytes += int(np.sum(num_bytes))
+    report = {
+        "version": version,
+        "unigram_perplexity": math.exp(total_nll / total_tokens),
+        "unigram_bits_per_byte": total_nll / (math.log(2) * total_bytes),
+    }
     with fileio.open(os.path.join(baseline.uri, REPORT), "w") as file:
         file.write(json.dumps(report, indent=2) + "\n")
 

@@ -12,6 +12,7 @@ from components.transformed_examples import fingerprint, list_files, read_docume
 from model.config import GPT2Config
 from model.export import export_gpt2
 from model.packing import PackedTokens
+from model.strategy import is_chief, make_strategy
 from model.training import train
 from model.training_config import StrategyConfig, TrainingConfig
 
@@ -40,6 +41,8 @@ def run_fn(fn_args: Any) -> None:
         model_config, training_config, fingerprint(train_files + eval_files)
     )
     result = train(model_config, training_config, train_tokens, eval_tokens, folder)
+    if not is_chief(make_strategy(training_config.strategy)):
+        return
     export_gpt2(result.model, fn_args.serving_model_dir, settings["stride"])
     report = {
         "parameters": result.model.count_params(),

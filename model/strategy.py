@@ -17,13 +17,13 @@ def make_strategy(config: StrategyConfig) -> tf.distribute.Strategy:
     come before TensorFlow runs any op in this process.
 
     Raises:
-        RuntimeError: TensorFlow has already started with too few devices.
-        ValueError: `multi_worker` without a cluster in TF_CONFIG.
+        RuntimeError: TensorFlow has already started with too few logical CPUs.
+        ValueError: There are too few GPUs, or `multi_worker` has no cluster in TF_CONFIG.
     """
     if config.name == "multi_worker":
         return _multi_worker()
     if config.name == "mirrored":
-        return tf.distribute.MirroredStrategy(_replica_devices(config.num_devices))
+        return tf.distribute.MirroredStrategy(_replica_devices(config))
     return tf.distribute.OneDeviceStrategy(
         "GPU:0" if tf.config.list_physical_devices("GPU") else "CPU:0"
     )
@@ -41,19 +41,29 @@ def _multi_worker() -> tf.distribute.Strategy:
     return tf.distribute.MultiWorkerMirroredStrategy()
 
 
-def _replica_devices(count: int) -> list[str]:
-    if len(tf.config.list_physical_devices("GPU")) >= count:
-        return [f"GPU:{index}" for index in range(count)]
+def _replica_devices(config: StrategyConfig) -> list[str]:
+    count = config.num_devices
+    if config.device == "cpu":
+        _cut_cpu(count)
+    elif len(tf.config.list_physical_devices("GPU")) < count:
+        raise ValueError(
+            f"strategy mirrored needs num_devices={count} GPUs, found "
+            f"{len(tf.config.list_physical_devices('GPU'))}; device=cpu runs it on the CPU"
+        )
+    return [f"{config.device.upper()}:{index}" for index in range(count)]
+
+
+def _cut_cpu(count: int) -> None:
+    """Makes TensorFlow see the CPU as `count` devices at least."""
     cpu = tf.config.list_physical_devices("CPU")[0]
-    logical = tf.config.get_logical_device_configuration(cpu)
-    if len(logical or []) < count:
-        try:
-            tf.config.set_logical_device_configuration(
-                cpu, [tf.config.LogicalDeviceConfiguration()] * count
-            )
-        except RuntimeError as error:
-            raise RuntimeError(
-                f"strategy mirrored needs {count} logical CPUs, but TensorFlow has already started "
-                f"with {len(tf.config.list_logical_devices('CPU'))}: make the strategy first"
-            ) from error
-    return [f"CPU:{index}" for index in range(count)]
+    if len(tf.config.get_logical_device_configuration(cpu) or []) >= count:
+        return
+    try:
+        tf.config.set_logical_device_configuration(
+            cpu, [tf.config.LogicalDeviceConfiguration()] * count
+        )
+    except RuntimeError as error:
+        raise RuntimeError(
+            f"strategy mirrored needs {count} logical CPUs, but TensorFlow has already started "
+            f"with {len(tf.config.list_logical_devices('CPU'))}: make the strategy first"
+        ) from error

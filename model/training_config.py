@@ -13,8 +13,9 @@ class StrategyConfig:
     Args:
         name: `one_device`; `mirrored`: replicas on several devices of one machine;
             `multi_worker`: one process a worker, with peers and rank from TF_CONFIG.
-        num_devices: Replicas of `mirrored`. On a machine without so many GPUs the CPU is cut
-            into logical devices, which tests the strategy but gains no speed.
+        num_devices: Replicas of `mirrored`.
+        device: What `mirrored` runs on. `cpu` cuts the CPU into logical devices, which tests the
+            strategy but gains no speed. `one_device` takes a GPU if there is one.
 
     Raises:
         ValueError: `num_devices` is below 1, or not 1 for a strategy that takes none.
@@ -22,6 +23,7 @@ class StrategyConfig:
 
     name: StrategyName = "one_device"
     num_devices: int = 1
+    device: Literal["gpu", "cpu"] = "gpu"
 
     def __post_init__(self) -> None:
         if self.num_devices < 1:

@@ -24,6 +24,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:  # noqa: BLE001 (a program's last resort: it says what and ends)
         if options.traceback:
             traceback.print_exc()
+        elif sys.stderr is not sys.__stderr__:
+            traceback.print_exc(file=sys.__stderr__)  # which is the log file by now
         print(f"error: {_message(error)}", file=sys.stderr)
         return 1
     return 0

@@ -109,6 +109,10 @@ class ServingConfig:
     host: str = "127.0.0.1"
     port: int = 8500
 
+    def __post_init__(self) -> None:
+        if not 1 <= self.port <= 65535:
+            raise ValueError(f"port must be in [1, 65535], got {self.port}")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PipelineConfig:

@@ -28,8 +28,10 @@ class Summary:
         steps: Optimiser updates.
         train_loss: Mean over the last 50 steps, nats a token.
         eval_perplexity, eval_bits_per_byte: Of the candidate, on the eval split.
-        unigram_perplexity: Of the unigram model of the train split, on the eval split.
-        baseline_perplexity: Of the model in production on the eval split; None without one.
+        unigram_perplexity, unigram_bits_per_byte: Of the unigram model of the train split, on the
+            eval split.
+        baseline_perplexity, baseline_bits_per_byte: Of the model in production on the eval split;
+            None without one.
         baseline_version: The version in production that it was compared with.
         blessed: Whether the candidate may be pushed.
         not_blessed_because: Why not; empty when blessed.
@@ -50,7 +52,9 @@ class Summary:
     eval_perplexity: float
     eval_bits_per_byte: float
     unigram_perplexity: float
+    unigram_bits_per_byte: float
     baseline_perplexity: float | None
+    baseline_bits_per_byte: float | None
     baseline_version: int | None
     blessed: bool
     not_blessed_because: list[str]
@@ -67,21 +71,22 @@ class Summary:
 
     def describe(self) -> str:
         """Returns it as lines for a person."""
-        production = "nothing in production yet"
-        if self.baseline_perplexity is not None:
-            production = f"{self.baseline_perplexity:.1f} in production"
+        perplexity, bits_per_byte = f"{self.eval_perplexity:.1f}", f"{self.eval_bits_per_byte:.3f}"
+        if self.baseline_perplexity is not None and self.baseline_bits_per_byte is not None:
+            perplexity += f", in production {self.baseline_perplexity:.1f}"
+            bits_per_byte += f", in production {self.baseline_bits_per_byte:.3f}"
+        pushed = self.pushed_path or "nothing"
+        if self.pushed_path and "Pusher" in self.cached:
+            pushed += " (by an earlier run; --set cache=false runs everything again)"
         rows = [
-            ("documents", f"{self.documents:,} read, {self.refused:,} refused"),
+            ("documents", f"{self.documents:,} kept, {self.refused:,} records refused"),
             ("tokens", f"{self.train_tokens:,} to train on, {self.eval_tokens:,} to evaluate on"),
             ("model", f"{self.parameters:,} parameters, {self.steps:,} steps"),
             ("train loss", f"{self.train_loss:.3f} nats a token"),
-            (
-                "perplexity",
-                f"{self.eval_perplexity:.1f} ({production}, {self.unigram_perplexity:.1f} unigram)",
-            ),
-            ("bits per byte", f"{self.eval_bits_per_byte:.3f}"),
+            ("perplexity", f"{perplexity}, unigram model {self.unigram_perplexity:.1f}"),
+            ("bits per byte", f"{bits_per_byte}, unigram model {self.unigram_bits_per_byte:.3f}"),
             ("blessed", "yes" if self.blessed else f"no: {'; '.join(self.not_blessed_because)}"),
-            ("pushed", self.pushed_path or "nothing"),
+            ("pushed", pushed),
             (
                 "seconds",
                 ", ".join(
@@ -101,9 +106,9 @@ def summarize(config: PipelineConfig) -> Summary:
     compared = _read_json(nodes["BaselineModel"], "baseline", baseline.REPORT)
     evaluation = nodes["Evaluator"].output("evaluation").uri
     candidate = _read_metrics(evaluation, CANDIDATE)
-    baseline_perplexity = None
+    production = {}
     if compared["version"] is not None:
-        baseline_perplexity = _read_metrics(evaluation, BASELINE)[()]["perplexity"]
+        production = _read_metrics(evaluation, BASELINE)[()]
     blessed = _custom_int(nodes["Evaluator"].output("blessing"), "blessed") == 1
     pushed_model = nodes["Pusher"].output("pushed_model")
     was_pushed = _custom_int(pushed_model, "pushed") == 1
@@ -119,7 +124,9 @@ def summarize(config: PipelineConfig) -> Summary:
         eval_perplexity=candidate[()]["perplexity"],
         eval_bits_per_byte=candidate[()]["bits_per_byte"],
         unigram_perplexity=compared["unigram_perplexity"],
-        baseline_perplexity=baseline_perplexity,
+        unigram_bits_per_byte=compared["unigram_bits_per_byte"],
+        baseline_perplexity=production.get("perplexity"),
+        baseline_bits_per_byte=production.get("bits_per_byte"),
         baseline_version=compared["version"],
         blessed=blessed,
         not_blessed_because=[] if blessed else _read_failures(evaluation),
