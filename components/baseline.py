@@ -12,6 +12,7 @@ from tfx.types import artifact_utils, standard_artifacts
 from tfx.utils import io_utils, path_utils
 
 from components.transformed_examples import list_files, read_batches
+from model.export import read_stride
 from model.tokenizer import VOCAB_SIZE
 from model.unigram import count_tokens, export_unigram, unigram_nll
 
@@ -24,6 +25,8 @@ def BaselineModel(  # noqa: N802 (a component is named like a class)
     examples: InputArtifact[standard_artifacts.Examples],
     baseline: OutputArtifact[standard_artifacts.Model],
     serving_folder: Parameter[str],
+    stride: Parameter[int],
+    criteria: Parameter[str],
 ) -> None:
     """Takes the model in production or, when nothing is in production yet, the unigram model.
 
@@ -35,13 +38,18 @@ def BaselineModel(  # noqa: N802 (a component is named like a class)
     `unigram_perplexity` and `unigram_bits_per_byte`, the unigram model's on the eval split.
 
     Args:
-        candidate: Not read. A new candidate is what makes it look into production anew: when
-            nothing has changed, it comes from the cache like all the others.
+        candidate: Not read, as `criteria`. A new candidate or new criteria are what makes it look
+            into production anew: when nothing has changed, it comes from the cache like all others.
         examples: Transformed examples, splits `train` and `eval`.
         baseline: Where the SavedModel goes.
         serving_folder: `<base>/<model name>`, as TF Serving reads it.
+        stride: The candidate's, in tokens: models are compared with the same context.
+        criteria: The evaluation's settings.
+
+    Raises:
+        ValueError: The model in production is scored with another stride.
     """
-    del candidate
+    del candidate, criteria
     train_batches = read_batches(_split_files(examples, "train"))
     counts = count_tokens((tokens for tokens, _, _ in train_batches), VOCAB_SIZE)
     version = newest_version(serving_folder)
@@ -49,7 +57,9 @@ def BaselineModel(  # noqa: N802 (a component is named like a class)
     if version is None:
         export_unigram(counts, model_folder)
     else:
-        io_utils.copy_dir(os.path.join(serving_folder, str(version)), model_folder)
+        production = os.path.join(serving_folder, str(version))
+        _check_stride(production, stride)
+        io_utils.copy_dir(production, model_folder)
 
     nll, total_nll, total_tokens, total_bytes = unigram_nll(counts), 0.0, 0, 0
     for tokens, _, num_bytes in read_batches(_split_files(examples, "eval")):
@@ -66,11 +76,31 @@ def BaselineModel(  # noqa: N802 (a component is named like a class)
 
 
 def newest_version(serving_folder: str) -> int | None:
-    """Returns the greatest version number in a served model's folder, None if there is none."""
+    """Returns the version that a server would serve: the greatest that is whole, or None."""
+    whole = [
+        version
+        for version in list_versions(serving_folder)
+        if fileio.exists(os.path.join(serving_folder, str(version), "saved_model.pb"))
+    ]
+    return max(whole, default=None)
+
+
+def list_versions(serving_folder: str) -> list[int]:
+    """Returns the numbers in a served model's folder, whole models or not."""
     if not fileio.isdir(serving_folder):
-        return None
+        return []
     names = [name.rstrip("/") for name in fileio.listdir(serving_folder)]
-    return max((int(name) for name in names if name.isdigit()), default=None)
+    return [int(name) for name in names if name.isascii() and name.isdigit()]
+
+
+def _check_stride(production: str, stride: int) -> None:
+    found = read_stride(production)
+    if found != stride:
+        raise ValueError(
+            f"evaluation.stride must be {found}, that of the model in production {production}, "
+            f"got {stride}: with another context the two can't be compared; a new stride needs a "
+            "new model_name"
+        )
 
 
 def _split_files(examples: standard_artifacts.Examples, split: str) -> list[str]:

@@ -1,6 +1,8 @@
 """What the Evaluator measures and what it demands."""
 
 import tensorflow_model_analysis as tfma
+
+# tfma.EvalConfig and its kin exist only after TFX was imported.
 from tensorflow_model_analysis.proto import config_pb2
 
 from components import metrics
@@ -8,7 +10,7 @@ from components import metrics
 CANDIDATE, BASELINE = "candidate", "baseline"
 
 
-def eval_config(max_perplexity: float, min_improvement: float) -> tfma.EvalConfig:
+def eval_config(max_perplexity: float, min_improvement: float) -> config_pb2.EvalConfig:
     """Returns TFMA's configuration: our metrics, over the whole split and for each source.
 
     A candidate is blessed when, over the whole split, both hold.
@@ -19,25 +21,25 @@ def eval_config(max_perplexity: float, min_improvement: float) -> tfma.EvalConfi
             baseline's; 0 demands that it is not higher.
     """
     signature = {"signature_name": "evaluate", "model_type": "tf_generic"}
-    threshold = tfma.MetricThreshold(
-        value_threshold=tfma.GenericValueThreshold(upper_bound={"value": max_perplexity}),
-        change_threshold=tfma.GenericChangeThreshold(
-            direction=tfma.MetricDirection.LOWER_IS_BETTER,
+    threshold = config_pb2.MetricThreshold(
+        value_threshold=config_pb2.GenericValueThreshold(upper_bound={"value": max_perplexity}),
+        change_threshold=config_pb2.GenericChangeThreshold(
+            direction=config_pb2.MetricDirection.LOWER_IS_BETTER,
             relative={"value": -min_improvement},
         ),
     )
-    return tfma.EvalConfig(
+    return config_pb2.EvalConfig(
         model_specs=[
-            tfma.ModelSpec(name=CANDIDATE, **signature),
-            tfma.ModelSpec(name=BASELINE, is_baseline=True, **signature),
+            config_pb2.ModelSpec(name=CANDIDATE, **signature),
+            config_pb2.ModelSpec(name=BASELINE, is_baseline=True, **signature),
         ],
-        slicing_specs=[tfma.SlicingSpec(), tfma.SlicingSpec(feature_keys=["source"])],
+        slicing_specs=[config_pb2.SlicingSpec(), config_pb2.SlicingSpec(feature_keys=["source"])],
         metrics_specs=[
-            tfma.MetricsSpec(
+            config_pb2.MetricsSpec(
                 metrics=[
                     _metric(metrics.Perplexity, threshold),
                     _metric(metrics.BitsPerByte),
-                    tfma.MetricConfig(class_name="ExampleCount"),
+                    config_pb2.MetricConfig(class_name="ExampleCount"),
                 ]
             )
         ],
@@ -45,16 +47,16 @@ def eval_config(max_perplexity: float, min_improvement: float) -> tfma.EvalConfi
 
 
 def _metric(
-    metric: type[tfma.metrics.Metric], threshold: tfma.MetricThreshold | None = None
-) -> tfma.MetricConfig:
-    return tfma.MetricConfig(
+    metric: type[tfma.metrics.Metric], threshold: config_pb2.MetricThreshold | None = None
+) -> config_pb2.MetricConfig:
+    return config_pb2.MetricConfig(
         class_name=metric.__name__,
         module=metric.__module__,
         # A threshold as such would hold for every source too, and a single one that got a little
         # worse would block a model that is better on the whole.
         per_slice_thresholds=[
             config_pb2.PerSliceMetricThreshold(
-                slicing_specs=[tfma.SlicingSpec()], threshold=threshold
+                slicing_specs=[config_pb2.SlicingSpec()], threshold=threshold
             )
         ]
         if threshold

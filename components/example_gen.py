@@ -7,7 +7,6 @@ What is no document goes to a dead-letter file and is counted. The examples' fol
 component fails, so then both are copied to the report folder first, and the error names it.
 """
 
-import itertools
 import json
 import os
 from typing import Any
@@ -24,16 +23,19 @@ from tfx.proto import example_gen_pb2
 from tfx.types import artifact_utils
 from tfx.utils import proto_utils
 
+from components.code_version import code_digest
+from components.corpus_counts import (
+    COUNTS,
+    REFUSED,
+    check_counts,
+    copy_report,
+    count_elements,
+    read_counts,
+)
 from components.records import SUFFIXES, Document, Refusal, read_records, suffix_of
 
 # So many hash buckets that eval_share has three digits.
 BUCKETS = 1000
-
-# A failing run's error quotes so many refused records; all of them are in the file that it names.
-QUOTED_REFUSALS = 5
-
-# In the examples' folder. The last one is a folder of partial counts, gone when `Do` returns.
-COUNTS, REFUSED, PARTS = "counts.json", "refused.jsonl", "counts"
 
 
 def corpus_example_gen(
@@ -43,7 +45,7 @@ def corpus_example_gen(
     spans: bool = False,
     report_dir: str | None = None,
 ) -> "CorpusExampleGen":
-    """The component that reads the user's folder of texts.
+    """Returns the component that reads the user's folder of texts.
 
     A document's split depends on a hash of its text alone: it stays in its split when documents
     are added, and copies of it are never in both.
@@ -68,7 +70,13 @@ def corpus_example_gen(
         raise ValueError(f"max_refused_share is {max_refused_share}, must be from 0 to 1")
 
     settings = struct_pb2.Struct()
-    settings.update({"max_refused_share": max_refused_share, "eval_share": eval_share})
+    settings.update(
+        {
+            "max_refused_share": max_refused_share,
+            "eval_share": eval_share,
+            "code": code_digest(),
+        }
+    )
     if report_dir is not None:
         settings.update({"report_dir": report_dir})
     custom_config = example_gen_pb2.CustomConfig()
@@ -134,7 +142,7 @@ class Executor(BaseExampleGenExecutor):
     ) -> dict[str, beam.PCollection]:
         """Returns the examples of each split, and has them counted by source."""
         splits = super().GenerateExamplesByBeam(pipeline, exec_properties)
-        _count(splits, self._examples_uri, "written")
+        count_elements(splits, self._examples_uri, "written")
         return splits
 
     def Do(  # noqa: N802
@@ -156,29 +164,29 @@ class Executor(BaseExampleGenExecutor):
 
         super().Do(input_dict, output_dict, exec_properties)
 
-        counts = _read_counts(self._examples_uri, ["train", "eval"])
+        counts = read_counts(self._examples_uri, ["train", "eval"])
         counts.update(files=len(self._files), ignored_files=ignored)
         with fileio.open(os.path.join(self._examples_uri, COUNTS), "w") as file:
             file.write(json.dumps(counts, indent=2) + "\n")
         report_folder = settings.get("report_dir") or self._examples_uri.rstrip("/") + "-refused"
         try:
-            _check_counts(counts, settings, folder, self._examples_uri, report_folder)
+            check_counts(counts, settings, folder, self._examples_uri, report_folder)
         except (ValueError, RuntimeError):
-            _copy_report(self._examples_uri, report_folder)
+            copy_report(self._examples_uri, report_folder)
             raise
         if "report_dir" in settings:
-            _copy_report(self._examples_uri, report_folder)
+            copy_report(self._examples_uri, report_folder)
 
 
 class CorpusExampleGen(FileBasedExampleGen):
-    """The component; made by `corpus_example_gen`."""
+    """TFX's FileBasedExampleGen with the executor above; `corpus_example_gen` makes it."""
 
     EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(Executor)
     DRIVER_CLASS = Driver
 
 
 class ReadCorpus(beam.PTransform):
-    """The documents of the files as examples; refusals and counts are written on the way.
+    """Reads the documents of the files as examples; refusals and counts are written on the way.
 
     One worker reads a file from beginning to end, because line numbers must be right and gzip can
     be read no other way. So a corpus wants several files, as many as workers at least; and no
@@ -204,7 +212,7 @@ class ReadCorpus(beam.PTransform):
             lambda record: isinstance(record, Refusal)
         ).with_output_types(Refusal)
 
-        _count({"read": records, "refused": refusals}, self._folder, "read")
+        count_elements({"read": records, "refused": refusals}, self._folder, "read")
         refused = os.path.join(self._folder, REFUSED)
         _ = (
             refusals
@@ -222,95 +230,8 @@ def _to_example(document: Document) -> tf.train.Example:
     return tf.train.Example(features=tf.train.Features(feature=features))
 
 
-def _count(collections: dict[str, beam.PCollection], examples_uri: str, stage: str) -> None:
-    """Writes how many elements each collection has, examples by source, for `_read_counts`.
-
-    Exact on every runner, which Beam's metrics are not: those count a bundle that is tried twice
-    as two.
-    """
-
-    def key(element: Any, label: str) -> tuple[str, str]:
-        if not isinstance(element, tf.train.Example):
-            return label, ""
-        return label, element.features.feature["source"].bytes_list.value[0].decode("utf-8")
-
-    keys = [
-        collection | f"Key[{label}]" >> beam.Map(key, label)
-        for label, collection in collections.items()
-    ]
-    _ = (
-        keys
-        | f"Flatten[{stage}]" >> beam.Flatten()
-        | f"Count[{stage}]" >> beam.combiners.Count.PerElement()
-        | f"CountToJson[{stage}]" >> beam.MapTuple(lambda key, count: json.dumps([*key, count]))
-        | f"WriteCounts[{stage}]" >> beam.io.WriteToText(os.path.join(examples_uri, PARTS, stage))
-    )
-
-
-def _read_counts(examples_uri: str, split_names: list[str]) -> dict[str, Any]:
-    """The counts that `_count` wrote; their files are gone afterwards."""
-    parts = os.path.join(examples_uri, PARTS)
-    counts: dict[str, dict[str, int]] = {label: {} for label in ("read", "refused", *split_names)}
-    for path in fileio.glob(os.path.join(parts, "*")):
-        with fileio.open(path) as file:
-            for label, source, count in map(json.loads, file):
-                counts[label][source] = count
-    fileio.rmtree(parts)
-    totals = {label: sum(by_source.values()) for label, by_source in counts.items()}
-    sources = sorted({source for name in split_names for source in counts[name]})
-    return {
-        "read": totals["read"],
-        "kept": sum(totals[name] for name in split_names),
-        "refused": totals["refused"],
-        **{name: totals[name] for name in split_names},
-        "sources": {
-            source: {name: counts[name].get(source, 0) for name in split_names}
-            for source in sources
-        },
-    }
-
-
-def _check_counts(
-    counts: dict[str, Any], settings: dict[str, Any], folder: str, examples_uri: str, report: str
-) -> None:
-    read, kept, refused = counts["read"], counts["kept"], counts["refused"]
-    if read != kept + refused:
-        raise RuntimeError(f"{folder!r}: {read} records read, but {kept} kept + {refused} refused")
-    limit = settings["max_refused_share"]
-    if refused > limit * read:
-        raise ValueError(
-            f"{folder!r}: {refused} of {read} records refused, {refused / read:.3%}, more than "
-            f"max_refused_share {limit:.3%}. All of them are in "
-            f"{os.path.join(report, REFUSED)!r}, the first are\n  "
-            + "\n  ".join(_first_refusals(examples_uri))
-        )
-    if not kept:
-        raise ValueError(
-            f"{folder!r} holds no documents: {read} records read from {counts['files']} files, "
-            f"{refused} refused, none kept"
-        )
-    for name in ("train", "eval"):
-        if not counts[name]:
-            raise ValueError(
-                f"{folder!r}: the {name} split is empty: {kept} documents, eval_share "
-                f"{settings['eval_share']}; give more documents or a larger share"
-            )
-
-
-def _first_refusals(examples_uri: str) -> list[str]:
-    with fileio.open(os.path.join(examples_uri, REFUSED)) as file:
-        refusals = [json.loads(line) for line in itertools.islice(file, QUOTED_REFUSALS)]
-    return ["{file}:{line}: {reason}".format(**refusal) for refusal in refusals]
-
-
-def _copy_report(examples_uri: str, report: str) -> None:
-    fileio.makedirs(report)
-    for name in (COUNTS, REFUSED):
-        fileio.copy(os.path.join(examples_uri, name), os.path.join(report, name), overwrite=True)
-
-
 def _read_settings(exec_properties: dict[str, Any]) -> dict[str, Any]:
-    """What `corpus_example_gen` packed into the custom config."""
+    """Returns what `corpus_example_gen` packed into the custom config."""
     config = example_gen_pb2.CustomConfig()
     proto_utils.json_to_proto(exec_properties["custom_config"], config)
     settings = struct_pb2.Struct()
@@ -319,14 +240,14 @@ def _read_settings(exec_properties: dict[str, Any]) -> dict[str, Any]:
 
 
 def _input_folder(exec_properties: dict[str, Any]) -> str:
-    """The folder that is read: `input_base`, or the span's folder in it."""
+    """Returns the folder that is read: `input_base`, or the span's folder in it."""
     config = example_gen_pb2.Input()
     proto_utils.json_to_proto(exec_properties["input_config"], config)
     return os.path.dirname(os.path.join(exec_properties["input_base"], config.splits[0].pattern))
 
 
 def _list_files(folder: str) -> tuple[list[str], list[str]]:
-    """The paths of the files to read, and the names of all else in the folder."""
+    """Returns the paths of the files to read, and the names of all else in the folder."""
     if not fileio.isdir(folder):
         raise ValueError(f"there is no input folder {folder!r}")
     try:

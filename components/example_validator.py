@@ -39,8 +39,8 @@ class Executor(executor.Executor):
         return result
 
 
-class StrictExampleValidator(component.ExampleValidator):
-    """The component."""
+class ExampleValidator(component.ExampleValidator):
+    """TFX's ExampleValidator with the executor above."""
 
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(Executor)
 

@@ -69,10 +69,11 @@ class RatioOfSums(beam.CombineFn):
 
 
 class PerplexityCombiner(RatioOfSums):
-    """exp of nats a token."""
+    """exp of nats a token; infinite where that is beyond all floats, of a model that diverged."""
 
     def value(self, nll: float, count: int) -> float:
-        return math.exp(nll / count) if count else math.nan
+        with np.errstate(over="ignore"):
+            return float(np.exp(nll / count)) if count else math.nan
 
 
 class BitsPerByteCombiner(RatioOfSums):

@@ -4,13 +4,16 @@ import os
 import time
 from typing import Any
 
-from tfx.components.pusher import executor
+from tfx.components.pusher import component, executor
+from tfx.dsl.components.base import executor_spec
 from tfx.dsl.io import fileio
 from tfx.proto import pusher_pb2
 from tfx.types import artifact_utils, standard_component_specs
 from tfx.utils import io_utils, path_utils, proto_utils
 
-from components.baseline import newest_version
+from components.baseline import list_versions
+
+_STAGED = ".staged-"
 
 
 class Executor(executor.Executor):
@@ -53,10 +56,22 @@ class Executor(executor.Executor):
             file.write(path + "\n")
 
 
+class Pusher(component.Pusher):
+    """TFX's Pusher with the executor above."""
+
+    EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(Executor)
+
+
 def push(model_folder: str, base: str) -> str:
-    """Copies a SavedModel to `base` as its newest version and returns the version's folder."""
-    version = max(int(time.time()), (newest_version(base) or 0) + 1)
-    staged = os.path.join(base, f".staged-{version}")
+    """Copies a SavedModel to `base` as its newest version and returns the version's folder.
+
+    What earlier pushes left behind when they were killed is deleted. The renaming is atomic on a
+    local filesystem; on an object store a folder is copied file by file all the same.
+    """
+    for left_behind in fileio.glob(os.path.join(base, _STAGED + "*")):
+        fileio.rmtree(left_behind)
+    version = max([int(time.time()), *(number + 1 for number in list_versions(base))])
+    staged = os.path.join(base, f"{_STAGED}{version}")
     path = os.path.join(base, str(version))
     io_utils.copy_dir(model_folder, staged)
     fileio.rename(staged, path)

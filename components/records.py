@@ -36,7 +36,7 @@ class Document:
 class Refusal:
     """A record that is no document.
 
-    Attributes:
+    Args:
         file: Path of the file.
         line: Number of the line in the file, or of the row in a Parquet file; the first is 1.
         reason: Why it is refused.
@@ -53,14 +53,14 @@ class Refusal:
 
 
 def suffix_of(name: str) -> str | None:
-    """The suffix that says how the file is read; None for hidden files and all others."""
+    """Returns the suffix that says how the file is read; None for hidden files and all others."""
     if name.startswith("."):
         return None
     return next((suffix for suffix in SUFFIXES if name.lower().endswith(suffix)), None)
 
 
 def read_records(path: str) -> Iterator[Document | Refusal]:
-    """Every record of the file, in order, each exactly once.
+    """Yields every record of the file, in order, each exactly once.
 
     - `.txt`: the file is one document.
     - `.jsonl`, `.jsonl.gz`: one JSON object a line, with `text` and perhaps `source`. Blank lines
@@ -161,7 +161,7 @@ def _read_parquet(path: str, source: str) -> Iterator[Document | Refusal]:
 
 
 def _read_row_groups(path: str, columns: list[str]) -> Iterator[pyarrow.Table]:
-    """The file's row groups, in order and one at a time, by Beam's own Parquet source.
+    """Yields the file's row groups, in order and one at a time, by Beam's own Parquet source.
 
     We run the source that `ReadFromParquetBatched` holds instead of applying the transform: the
     transform says neither which row it is at nor, when a page is broken, in which file.
@@ -187,7 +187,7 @@ def _check_row(
 def _check(
     path: str, line: int, fields: dict[str, Any], default_source: str, record: Any
 ) -> Document | Refusal:
-    """The document that the fields make, or which rule they break."""
+    """Returns the document that the fields make, or which rule they break."""
     if "text" not in fields:
         return _refuse(path, line, 'no "text"', record)
     text, source = fields["text"], fields.get("source")

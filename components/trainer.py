@@ -18,6 +18,14 @@ from model.training_config import StrategyConfig, TrainingConfig
 
 REPORT = "training.json"
 
+# A run that goes on with other values of these goes on from its checkpoints.
+_WITHOUT_EFFECT_ON_LOSSES = (
+    "eval_every_steps",
+    "eval_batches",
+    "checkpoint_every_steps",
+    "keep_checkpoints",
+)
+
 
 def run_fn(fn_args: Any) -> None:
     """Trains, exports the model and writes a report, `training.json`, beside the run's logs.
@@ -64,7 +72,10 @@ def run_key(model_config: GPT2Config, training_config: TrainingConfig, data: str
     Checkpoints lie in it rather than below TFX's output, whose path is another one after every
     interruption: so a run that was killed finds them again, and no other run does.
     """
-    described = [dataclasses.asdict(model_config), dataclasses.asdict(training_config), data]
+    training = dataclasses.asdict(training_config)
+    for name in _WITHOUT_EFFECT_ON_LOSSES:
+        del training[name]
+    described = [dataclasses.asdict(model_config), training, data]
     return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:16]
 
 

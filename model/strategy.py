@@ -32,7 +32,11 @@ def make_strategy(config: StrategyConfig) -> tf.distribute.Strategy:
 def is_chief(strategy: tf.distribute.Strategy) -> bool:
     """Returns whether this process is the one that writes checkpoints, logs and models."""
     resolver = strategy.cluster_resolver
-    return resolver is None or not resolver.cluster_spec() or resolver.task_id == 0
+    if resolver is None or not resolver.cluster_spec():
+        return True
+    # TF_CONFIG may name a chief beside the workers; where it does not, the first worker is it.
+    chief = "chief" if "chief" in resolver.cluster_spec().jobs else "worker"
+    return (resolver.task_type, resolver.task_id) == (chief, 0)
 
 
 def _multi_worker() -> tf.distribute.Strategy:

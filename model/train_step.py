@@ -124,7 +124,10 @@ class TrainStep:
         draw = step * tf.constant(replica.num_replicas_in_sync, tf.uint32) + replica_id
         loss, gradients = self._gradients(ids_BU, weights_BT, scale, draw)
         gradients = replica.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
-        gradients, norm = tf.clip_by_global_norm(gradients, self._config.gradient_clip_norm)
+        norm = tf.linalg.global_norm(gradients)
+        # tf.clip_by_global_norm would do, but makes NaN of everything where the limit is infinite.
+        shrink = tf.minimum(1.0, self._config.gradient_clip_norm / norm)
+        gradients = [gradient * shrink for gradient in gradients]
         self.optimizer.apply(gradients, self.model.trainable_variables)
         return loss, norm
 

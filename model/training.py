@@ -71,7 +71,8 @@ def train(
         config.keep_checkpoints,
         is_writer=is_chief(strategy),
     )
-    checkpoints.restore()
+    if checkpoints.restore():
+        print(f"training goes on from step {train_step.steps_done}", file=sys.stderr)
     log = TrainingLog(folder, train_step.steps_done, enabled=is_chief(strategy))
     _run(train_step, config, train_tokens, eval_tokens, checkpoints, log)
     log.close()
@@ -102,42 +103,68 @@ def _run(
         # Where a line can't be drawn again in place, one now and then is enough.
         mininterval=0.5 if sys.stderr.isatty() else 20.0,
     )
-    tokens, seconds = 0, 0.0
     shown_eval_loss = "-"
+    rate = _TokenRate()
     for done in range(start + 1, config.steps + 1):
+        is_last = done == config.steps
         begin = time.perf_counter()
-        first = (done - 1) * config.global_batch_size
-        ids, weights = train_tokens.batch(config.seed, first, config.global_batch_size)
-        loss, gradient_norm = train_step.update(ids, weights)
-        if not math.isfinite(loss):
-            raise ValueError(
-                f"loss is {loss} at step {done}: try a learning_rate below "
-                f"{config.learning_rate} or warmup_steps above {config.warmup_steps}"
-            )
-        step_tokens = int(weights.sum())
-        if done > start + 1:  # the first step traces and compiles
-            tokens, seconds = tokens + step_tokens, seconds + time.perf_counter() - begin
-        record = {
-            "step": done,
-            "tokens": log.tokens + step_tokens,
-            "loss": loss,
-            "gradient_norm": gradient_norm,
-            "learning_rate": train_step.learning_rate(done - 1),
-            "tokens_per_second": tokens / seconds if seconds else 0.0,
-        }
-        if done % config.eval_every_steps == 0 or done == config.steps:
+        record = _do_step(train_step, config, train_tokens, done)
+        rate.add(record["tokens"], time.perf_counter() - begin)
+        record["tokens"] += log.tokens
+        record["tokens_per_second"] = rate.tokens_per_second
+        if done % config.eval_every_steps == 0 or is_last:
             record["eval_loss"] = train_step.mean_nll(eval_tokens, config.eval_batches)
             shown_eval_loss = f"{record['eval_loss']:.3f}"
         log.add(record)
-        if done % config.checkpoint_every_steps == 0 or done == config.steps:
+        if done % config.checkpoint_every_steps == 0 or is_last:
             log.flush()
             checkpoints.save(done)
         progress.set_postfix(
-            loss=f"{loss:.3f}",
+            loss=f"{record['loss']:.3f}",
             eval_loss=shown_eval_loss,
             learning_rate=f"{record['learning_rate']:.1e}",
-            tokens_per_second=f"{record['tokens_per_second']:.0f}",
+            tokens_per_second=f"{rate.tokens_per_second:.0f}",
             refresh=False,
         )
         progress.update()
     progress.close()
+
+
+def _do_step(
+    train_step: TrainStep, config: TrainingConfig, train_tokens: PackedTokens, done: int
+) -> dict[str, float]:
+    """Does the step whose number is `done`, the first being 1, and returns its record."""
+    first = (done - 1) * config.global_batch_size
+    ids, weights = train_tokens.batch(config.seed, first, config.global_batch_size)
+    loss, gradient_norm = train_step.update(ids, weights)
+    if not math.isfinite(loss):
+        raise ValueError(
+            f"loss is {loss} at step {done}: try a learning_rate below "
+            f"{config.learning_rate} or warmup_steps above {config.warmup_steps}"
+        )
+    return {
+        "step": done,
+        "tokens": int(weights.sum()),
+        "loss": loss,
+        "gradient_norm": gradient_norm,
+        "learning_rate": train_step.learning_rate(done - 1),
+    }
+
+
+class _TokenRate:
+    """Averages tokens a second over all steps but the first, which traces and compiles."""
+
+    def __init__(self) -> None:
+        self._steps, self._tokens, self._seconds = 0, 0.0, 0.0
+
+    def add(self, tokens: float, seconds: float) -> None:
+        """Counts a step."""
+        if self._steps > 0:
+            self._tokens += tokens
+            self._seconds += seconds
+        self._steps += 1
+
+    @property
+    def tokens_per_second(self) -> float:
+        """The average; 0 until two steps are done."""
+        return self._tokens / self._seconds if self._seconds else 0.0

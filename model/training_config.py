@@ -1,6 +1,7 @@
 """How a model is trained."""
 
 import dataclasses
+import math
 from typing import Literal
 
 StrategyName = Literal["one_device", "mirrored", "multi_worker"]
@@ -47,7 +48,7 @@ class TrainingConfig:
         warmup_steps: Steps of linear rise to the peak.
         weight_decay: AdamW's, on matrices only.
         beta_1, beta_2: AdamW's decay of the gradient's mean and of its square's.
-        gradient_clip_norm: Gradients above this global norm are scaled down to it.
+        gradient_clip_norm: Gradients above this global norm are scaled down to it; `.inf` never.
         seed: Of weights, order of data and dropout.
         eval_every_steps: How often the eval split is measured.
         eval_batches: Batches of the eval split in such a measurement, always the same ones.
@@ -91,10 +92,11 @@ class TrainingConfig:
         )
         for name in at_least_one:
             _require(getattr(self, name) >= 1, name, getattr(self, name), ">= 1")
-        for name in ("learning_rate", "gradient_clip_norm"):
-            _require(getattr(self, name) > 0, name, getattr(self, name), "> 0")
-        for name in ("weight_decay", "seed"):
-            _require(getattr(self, name) >= 0, name, getattr(self, name), ">= 0")
+        rate, clip = self.learning_rate, self.gradient_clip_norm
+        _require(0 < rate < math.inf, "learning_rate", rate, "> 0 and finite")
+        _require(clip > 0, "gradient_clip_norm", clip, "> 0")
+        _require(self.weight_decay >= 0, "weight_decay", self.weight_decay, ">= 0")
+        _require(0 <= self.seed < 2**32, "seed", self.seed, "in [0, 2**32)")  # as Keras takes it
         for name in ("beta_1", "beta_2"):
             _require(0 <= getattr(self, name) < 1, name, getattr(self, name), "in [0, 1)")
         share = self.final_learning_rate_share

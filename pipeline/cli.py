@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import shlex
 import sys
 import time
 import traceback
@@ -39,9 +40,12 @@ def _run(options: argparse.Namespace) -> None:
 
     local_runner.log_to_file(log)
     summary = local_runner.run(config)
+    assert summary, "only TFX's own command line keeps a runner from running"
     print(summary.describe())
     if summary.pushed_path:
-        print(f"\nto serve it:   gpt2-tfx serve --config {options.config}")
+        same = ["--config", options.config, *(f"--set={override}" for override in options.set)]
+        program = os.path.relpath(Path(sys.prefix) / "bin" / "gpt2-tfx")
+        print(f"\nto serve it:   {shlex.join([program, 'serve', *same])}")
 
 
 def _serve(options: argparse.Namespace) -> None:
@@ -57,8 +61,8 @@ def _generate(options: argparse.Namespace) -> None:
     _log_native_messages(config, "generate")
     from serving.client import GenerateClient
 
-    address = f"{config.serving.host}:{config.serving.port}"
-    with GenerateClient(address, config.model_name) as client:
+    client = GenerateClient(config.serving.address, config.model_name, options.timeout)
+    with client:
         completion = client.generate(
             options.prompt,
             max_new_tokens=options.max_new_tokens,
@@ -75,8 +79,7 @@ def _status(options: argparse.Namespace) -> None:
     _log_native_messages(config, "status")
     from serving.client import GenerateClient
 
-    address = f"{config.serving.host}:{config.serving.port}"
-    with GenerateClient(address, config.model_name) as client:
+    with GenerateClient(config.serving.address, config.model_name) as client:
         for version in client.status():
             print(f"{config.model_name} {version.version} {version.state} {version.error}".rstrip())
 
@@ -138,6 +141,7 @@ def _parser() -> argparse.ArgumentParser:
     generate.add_argument("--top-k", type=int, default=0, help="0: all tokens")
     generate.add_argument("--top-p", type=float, default=0.95, help="1: all tokens")
     generate.add_argument("--seed", type=int, default=0)
+    generate.add_argument("--timeout", type=float, default=60.0, help="seconds")
     return parser
 
 

@@ -1,6 +1,8 @@
 """A run's configuration: one YAML file, checked as a whole before anything starts."""
 
 import dataclasses
+import json
+import re
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
@@ -37,6 +39,8 @@ class DataConfig:
     def __post_init__(self) -> None:
         if (self.path is None) == (self.corpus is None):
             raise ValueError("exactly one of path and corpus must be given")
+        if self.spans and self.path is None:
+            raise ValueError("spans needs path, the folder of the folders span-<number>")
         if self.corpus not in (None, SAMPLE, *CORPORA):
             raise ValueError(f"corpus must be one of {[SAMPLE, *CORPORA]}, got {self.corpus!r}")
         if not 0.001 <= self.eval_share <= 0.999:
@@ -53,7 +57,8 @@ class EvaluationConfig:
         max_perplexity: Blessed only at or below it.
         min_improvement: Blessed only if its perplexity is lower than that of the model in
             production by at least this share of it; 0 means not higher.
-        stride: Tokens that the evaluation window moves; the context when not given.
+        stride: Tokens that the evaluation window moves; the context when not given. It is part
+            of the exported model, and a model is compared only with one of the same stride.
     """
 
     max_perplexity: float
@@ -113,6 +118,11 @@ class ServingConfig:
         if not 1 <= self.port <= 65535:
             raise ValueError(f"port must be in [1, 65535], got {self.port}")
 
+    @property
+    def address(self) -> str:
+        """`host:port`, with brackets around an IPv6 address."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PipelineConfig:
@@ -120,28 +130,34 @@ class PipelineConfig:
 
     Args:
         name: The pipeline's name; with a cache and a history of its own.
-        model_name: The served model's name.
+        model_name: The served model's name; the pipeline's when not given.
         output: The folder that all that is written lies under.
         cache: Whether unchanged components are taken from the cache.
         data, model, training, evaluation, beam, serving: The parts.
     """
 
     name: str
-    model_name: str
     data: DataConfig
     training: TrainingConfig
     evaluation: EvaluationConfig
     model: GPT2Config = dataclasses.field(default_factory=GPT2Config)
     beam: BeamConfig = dataclasses.field(default_factory=BeamConfig)
     serving: ServingConfig = dataclasses.field(default_factory=ServingConfig)
+    model_name: str = ""
     output: str = "output"
     cache: bool = True
 
     def __post_init__(self) -> None:
+        if not self.model_name:
+            object.__setattr__(self, "model_name", self.name)
         for field in ("name", "model_name"):
             value = getattr(self, field)
-            if not value or not all(c.isalnum() or c in "-_." for c in value):
-                raise ValueError(f"{field} must be letters, digits, '-', '_', '.', got {value!r}")
+            # They name folders, which "", "." and ".." do not.
+            if not value[:1].isalnum() or not all(c.isalnum() or c in "-_." for c in value):
+                raise ValueError(
+                    f"{field} must be letters, digits, '-', '_', '.', with a letter or digit "
+                    f"first, got {value!r}"
+                )
         if self.model.vocab_size != VOCAB_SIZE:
             raise ValueError(
                 f"model.vocab_size must be {VOCAB_SIZE}, the size of GPT-2's vocabulary, "
@@ -156,7 +172,9 @@ class PipelineConfig:
     @property
     def stride(self) -> int:
         """The evaluation's stride, in tokens."""
-        return self.evaluation.stride or self.model.max_length
+        if self.evaluation.stride is None:
+            return self.model.max_length
+        return self.evaluation.stride
 
     @property
     def data_folder(self) -> str:
@@ -204,7 +222,7 @@ def load_config(name_or_file: str, overrides: Sequence[str] = ()) -> PipelineCon
     """
     path = _find(name_or_file)
     try:
-        fields = yaml.safe_load(path.read_text(encoding="utf-8"))
+        fields = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not YAML: {error}") from error
     if not isinstance(fields, dict):
@@ -212,10 +230,21 @@ def load_config(name_or_file: str, overrides: Sequence[str] = ()) -> PipelineCon
     for override in overrides:
         _override(fields, override)
     try:
-        return _ADAPTER.validate_python(fields)
+        # By way of JSON, where "strict" means what a YAML file's author expects: 1 is a number with
+        # a fraction too, while true and "1" are none.
+        return _ADAPTER.validate_json(json.dumps(fields, default=str), strict=True)
     except pydantic.ValidationError as error:
         problems = "\n".join(f"  {_describe(problem)}" for problem in error.errors())
         raise ValueError(f"{path} does not describe a run:\n{problems}") from error
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads 3e-4 as a number, as YAML 1.2 does; PyYAML's 1.1 wants 3.0e-4."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+"), list("-+0123456789")
+)
 
 
 def known_configs() -> list[str]:
@@ -252,7 +281,7 @@ def _override(fields: dict[str, Any], override: str) -> None:
         if not isinstance(fields, dict):
             raise ValueError(f"{override!r}: {parent} has no keys below it")
     try:
-        fields[last] = yaml.safe_load(value)
+        fields[last] = yaml.load(value, _Loader)
     except yaml.YAMLError as error:
         raise ValueError(f"{override!r}: the value is not YAML: {error}") from error
 

@@ -14,6 +14,7 @@ import re
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import tensorflow as tf
 from absl import logging as absl_logging
@@ -23,27 +24,52 @@ from data.corpora import CORPORA
 from data.prepare import prepare
 from model.strategy import make_strategy
 from pipeline.config import PipelineConfig, load_config
-from pipeline.pipeline import create_pipeline
+from pipeline.graph import create_pipeline
 from pipeline.summary import Summary, summarize
 
 DEFAULT_CONFIG = "shakespeare"
 
 
-def run(config: PipelineConfig) -> Summary:
+def run(config: PipelineConfig) -> Summary | None:
     """Runs every component, writes `<output>/summary.json` and returns what it says.
+
+    Returns:
+        None when nothing ran: `tfx pipeline create` only wants to know the pipeline's name.
 
     Raises:
         ValueError: Bad data or settings, found on the way; nothing is pushed then.
     """
-    # Before anything starts TensorFlow: some strategies change how it starts.
-    make_strategy(config.training.strategy)
-    if config.data.corpus in CORPORA:
-        prepare(config.data.corpus, Path(config.data_folder))
-    Path(config.output).mkdir(parents=True, exist_ok=True)
-    LocalDagRunner().run(create_pipeline(config))
+    runner = _Runner(config)
+    runner.run(create_pipeline(config))
+    if not runner.has_run:
+        return None
     summary = summarize(config)
-    summary.write(Path(config.output) / "summary.json")
+    summary.write(_summary_path(config))
     return summary
+
+
+class _Runner(LocalDagRunner):
+    """Prepares a run when there is to be one, and knows afterwards whether there was."""
+
+    def __init__(self, config: PipelineConfig) -> None:
+        super().__init__()
+        self._config = config
+        self.has_run = False
+
+    def run_with_ir(self, *args: Any, **kwargs: Any) -> None:
+        # Before anything starts TensorFlow: some strategies change how it starts.
+        make_strategy(self._config.training.strategy)
+        # Whoever reads it after a run that failed must not take the last run's for this one's.
+        _summary_path(self._config).unlink(missing_ok=True)
+        Path(self._config.output).mkdir(parents=True, exist_ok=True)
+        if self._config.data.corpus in CORPORA:
+            prepare(self._config.data.corpus, Path(self._config.data_folder))
+        super().run_with_ir(*args, **kwargs)
+        self.has_run = True
+
+
+def _summary_path(config: PipelineConfig) -> Path:
+    return Path(config.output) / "summary.json"
 
 
 def log_to_file(path: Path) -> None:
@@ -78,4 +104,6 @@ class _Progress(logging.Handler):
 
 
 if __name__ == "__main__":
-    print(run(load_config(os.environ.get("GPT2_TFX_CONFIG", DEFAULT_CONFIG))).describe())
+    outcome = run(load_config(os.environ.get("GPT2_TFX_CONFIG", DEFAULT_CONFIG)))
+    if outcome:
+        print(outcome.describe())

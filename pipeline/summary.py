@@ -10,7 +10,7 @@ import tensorflow_model_analysis as tfma
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 from tfx.dsl.io import fileio
 
-from components import baseline, example_gen, trainer
+from components import baseline, corpus_counts, trainer
 from components.evaluation import BASELINE, CANDIDATE
 from pipeline.config import PipelineConfig
 from pipeline.lineage import Node, read_last_run
@@ -36,6 +36,7 @@ class Summary:
         blessed: Whether the candidate may be pushed.
         not_blessed_because: Why not; empty when blessed.
         pushed_path: The pushed version's folder; None when nothing was pushed.
+        ignored_files: What lies in the data folder and is in no format that is read.
         perplexity_by_source: Of the candidate, for each source of the eval split.
         seconds: By component; 0 for one that was taken from the cache.
         cached: The components that were taken from the cache.
@@ -59,6 +60,7 @@ class Summary:
     blessed: bool
     not_blessed_because: list[str]
     pushed_path: str | None
+    ignored_files: list[str]
     perplexity_by_source: dict[str, float]
     seconds: dict[str, float]
     cached: list[str]
@@ -77,9 +79,13 @@ class Summary:
             bits_per_byte += f", in production {self.baseline_bits_per_byte:.3f}"
         pushed = self.pushed_path or "nothing"
         if self.pushed_path and "Pusher" in self.cached:
-            pushed += " (by an earlier run; --set cache=false runs everything again)"
+            pushed += " (by an earlier run)"
+            if not fileio.exists(self.pushed_path):
+                pushed += ", but it is gone: --set cache=false pushes it again"
+        ignored = ", ".join(self.ignored_files[:5]) + (", ..." if self.ignored_files[5:] else "")
         rows = [
             ("documents", f"{self.documents:,} kept, {self.refused:,} records refused"),
+            ("ignored", ignored),
             ("tokens", f"{self.train_tokens:,} to train on, {self.eval_tokens:,} to evaluate on"),
             ("model", f"{self.parameters:,} parameters, {self.steps:,} steps"),
             ("train loss", f"{self.train_loss:.3f} nats a token"),
@@ -95,13 +101,13 @@ class Summary:
                 ),
             ),
         ]
-        return "\n".join(f"{name:<14} {value}" for name, value in rows)
+        return "\n".join(f"{name:<14} {value}" for name, value in rows if value)
 
 
 def summarize(config: PipelineConfig) -> Summary:
     """Returns the summary of the newest run of this configuration's pipeline."""
     nodes = read_last_run(config.metadata_path, config.name)
-    counts = _read_json(nodes["CorpusExampleGen"], "examples", example_gen.COUNTS)
+    counts = _read_json(nodes["CorpusExampleGen"], "examples", corpus_counts.COUNTS)
     training = _read_json(nodes["Trainer"], "model_run", trainer.REPORT)
     compared = _read_json(nodes["BaselineModel"], "baseline", baseline.REPORT)
     evaluation = nodes["Evaluator"].output("evaluation").uri
@@ -135,6 +141,7 @@ def summarize(config: PipelineConfig) -> Summary:
             if was_pushed
             else None
         ),
+        ignored_files=counts["ignored_files"],
         perplexity_by_source={
             slice_key[0][1]: metrics["perplexity"]
             for slice_key, metrics in sorted(candidate.items())
@@ -155,7 +162,8 @@ def _read_metrics(evaluation: str, model_name: str) -> dict[tuple, dict[str, flo
     result = tfma.load_eval_result(evaluation, model_name=model_name)
     return {
         slice_key: {
-            name: value["doubleValue"]
+            # From JSON, where infinity and NaN are strings.
+            name: float(value["doubleValue"])
             for name, value in metrics[""][""].items()
             if "doubleValue" in value
         }

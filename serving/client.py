@@ -29,7 +29,7 @@ _LARGEST_INT32 = 2**31 - 1
 class Completion:
     """What the model wrote after a prompt.
 
-    Attributes:
+    Args:
         text: The new text, without the prompt. Tokens are parts of UTF-8: where the last one cuts
             a character, or the model wrote no UTF-8, it holds the replacement character.
         num_tokens: How many tokens the text is made of.
@@ -122,7 +122,7 @@ class GenerateClient:
         top_p: float = 1.0,
         seed: int = 0,
     ) -> Completion | list[Completion]:
-        """Gives the continuation of a prompt; of a list of prompts, one for each, in order.
+        """Returns the continuation of a prompt; of a list of prompts, one for each, in order.
 
         Args:
             prompt: The text to continue. An empty one is given to the model as `<|endoftext|>`,
@@ -185,7 +185,7 @@ class GenerateClient:
         return completions[0] if isinstance(prompt, str) else completions
 
     def status(self) -> list[VersionState]:
-        """Gives the versions that the server knows, newest first.
+        """Returns the versions that the server knows, newest first.
 
         Raises:
             ServingError: The server does not know the model, or did not answer in time.

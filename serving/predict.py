@@ -40,7 +40,7 @@ class RequestError(Exception):
 def predict(
     version: LoadedVersion, request: predict_pb2.PredictRequest
 ) -> predict_pb2.PredictResponse:
-    """Gives the outputs of the signature that the request names, with the version that ran it.
+    """Returns the outputs of the signature that the request names, with the version that ran it.
 
     Raises:
         RequestError: The request does not fit the signature, or the model refused or failed.
@@ -68,7 +68,7 @@ def predict(
 
 
 def _read_inputs(signature: Any, request: predict_pb2.PredictRequest) -> dict[str, tf.Tensor]:
-    """Gives the request's tensors by name, each of the signature's dtype and shape."""
+    """Returns the request's tensors by name, each of the signature's dtype and shape."""
     specs = signature.structured_input_signature[1]
     if request.inputs.keys() != specs.keys():
         extra = request.inputs.keys() - specs.keys()
@@ -103,7 +103,7 @@ def _read_tensor(name: str, proto: tensor_pb2.TensorProto, spec: tf.TensorSpec) 
 
 
 def _choose_outputs(signature: Any, request: predict_pb2.PredictRequest) -> list[str]:
-    """Gives the names in the request's output filter; all of the signature's when it has none."""
+    """Returns the names in the request's output filter; all of the signature's when it has none."""
     names = signature.structured_outputs.keys()
     chosen: list[str] = []
     for name in request.output_filter:
@@ -126,7 +126,7 @@ def _run(signature: Any, inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
 
 
 def essential_line(message: str) -> str:
-    r"""Gives what a graph's error says, without the nodes and functions that it went through.
+    r"""Returns what a graph's error says, without the nodes and functions that it went through.
 
     TensorFlow wraps the sentence, which is all that a client can use, like this:
 
@@ -163,7 +163,7 @@ def _braced(names: Iterable[str]) -> str:
 
 
 def _dtype_name(number: int) -> str:
-    """Gives `float32` for DT_FLOAT, and so on; the number for one that TensorFlow lacks."""
+    """Returns `float32` for DT_FLOAT, and so on; the number for one that TensorFlow lacks."""
     if number in types_pb2.DataType.values() and number != types_pb2.DT_INVALID:
         return tf.as_dtype(number).name
     return f"dtype {number}"

@@ -67,7 +67,7 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
     def GetModelStatus(  # noqa: N802 (as the service has it)
         self, request: get_model_status_pb2.GetModelStatusRequest, context: grpc.ServicerContext
     ) -> get_model_status_pb2.GetModelStatusResponse:
-        """Gives state and error of one version or, newest first, of all that were tried."""
+        """Returns state and error of one version or, newest first, of all that were tried."""
         try:
             return self._get_model_status(request)
         except RequestError as error:

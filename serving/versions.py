@@ -102,7 +102,7 @@ class ModelVersions:
 
     @contextlib.contextmanager
     def use(self, number: int | None = None) -> Iterator[LoadedVersion]:
-        """Gives the version that is served, which stays loaded until the `with` block ends.
+        """Returns the version that is served, which stays loaded until the `with` block ends.
 
         Args:
             number: The version that is wanted; None for whichever is served.
@@ -125,7 +125,7 @@ class ModelVersions:
                 version.calls_in_flight -= 1
 
     def statuses(self) -> list[VersionStatus]:
-        """Gives the versions that were tried, newest first."""
+        """Returns the versions that were tried, newest first."""
         with self._lock:
             return sorted(self._statuses.values(), key=lambda status: -status.version)
 
@@ -222,7 +222,7 @@ class ModelVersions:
 
 
 def find_versions(base_path: Path) -> dict[int, Path]:
-    """Gives the folders that are named by a number and hold a `saved_model.pb`, by number.
+    """Returns the folders that are named by a number and hold a `saved_model.pb`, by number.
 
     That file is written last when a version is copied, so a folder without it is half done.
 
@@ -239,7 +239,7 @@ def find_versions(base_path: Path) -> dict[int, Path]:
 
 
 def _content(folder: Path) -> tuple[tuple[str, int, int], ...]:
-    """Gives name, size and time of change of each file: when one changes, a load may succeed."""
+    """Returns name, size and time of change of each file: when one changes, a load may succeed."""
     files = []
     for parent, _, names in os.walk(folder):
         for name in names:

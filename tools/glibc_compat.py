@@ -104,7 +104,7 @@ class NeededVersion(NamedTuple):
 
 
 def running_glibc() -> tuple[int, int]:
-    """Return this system's glibc version, such as (2, 36); raise UnsupportedError without glibc."""
+    """Returns this system's glibc version, such as (2, 36), or raises UnsupportedError."""
     try:
         library, _, version = (os.confstr("CS_GNU_LIBC_VERSION") or "").partition(" ")
         major, minor = version.split(".")[:2]
@@ -119,7 +119,7 @@ def running_glibc() -> tuple[int, int]:
 
 
 def find_version_section(elf: bytes) -> tuple[int, int]:
-    """Return the offsets in the file of .gnu.version_r and of its string table."""
+    """Returns the offsets in the file of .gnu.version_r and of its string table."""
     if elf[:6] != ELF_64_LITTLE_ENDIAN:
         raise UnsupportedError("not a 64-bit little-endian ELF file")
     (machine,) = struct.unpack_from("<H", elf, 18)  # e_machine
@@ -138,7 +138,7 @@ def find_version_section(elf: bytes) -> tuple[int, int]:
 
 
 def read_needed_versions(elf: bytes) -> list[NeededVersion]:
-    """Return every entry of .gnu.version_r, in the file's order.
+    """Returns every entry of .gnu.version_r, in the file's order.
 
     Raises:
         UnsupportedError: this is no ELF file for x86_64, or it is broken.
@@ -163,7 +163,7 @@ def read_needed_versions(elf: bytes) -> list[NeededVersion]:
 
 
 def with_weak_versions(elf: bytes, names: frozenset[str]) -> bytes:
-    """Return the ELF file with the named needed versions weak: `elf` itself if they are already.
+    """Returns the ELF file with the named needed versions weak: `elf` itself if they are already.
 
     Raises:
         UnsupportedError: a name has no entry, so that this is not the file which is known.
@@ -179,7 +179,7 @@ def with_weak_versions(elf: bytes, names: frozenset[str]) -> bytes:
 
 
 def plan_extensions(site_packages: Path) -> dict[Path, bytes]:
-    """Return the new content of the extension modules that have to change; check both wheels."""
+    """Returns the new content of the extension modules that have to change; check both wheels."""
     changes = {}
     for wheel in KNOWN_WHEELS:
         installed = importlib.metadata.distributions(name=wheel.name, path=[str(site_packages)])
@@ -204,7 +204,7 @@ def plan_extensions(site_packages: Path) -> dict[Path, bytes]:
 
 
 def compile_library(digest: str, folder: Path) -> bytes:
-    """Return the compiled library, with `digest` in it; `folder` takes the compiler's output."""
+    """Returns the compiled library, with `digest` in it; `folder` takes the compiler's output."""
     names = (os.environ.get("CXX", ""), "c++", "g++", "clang++")
     compiler = next(filter(None, map(shutil.which, names)), None)
     if compiler is None:
@@ -221,7 +221,7 @@ def compile_library(digest: str, folder: Path) -> bytes:
 
 
 def plan_loader(site_packages: Path, stage: Path) -> dict[Path, bytes]:
-    """Return the new content of the library, its loader and the .pth file, where they differ."""
+    """Returns the new content of the library, its loader and the .pth file, where they differ."""
     changes = {}
     digest = hashlib.sha256(LIBRARY_SOURCE.read_bytes()).hexdigest()
     library = site_packages / LIBRARY_NAME
@@ -235,7 +235,7 @@ def plan_loader(site_packages: Path, stage: Path) -> dict[Path, bytes]:
 
 
 def replace_file(path: Path, content: bytes, stage: Path) -> None:
-    """Put a new file in the place of `path`, with the old one's permissions."""
+    """Puts a new file in the place of `path`, with the old one's permissions."""
     staged = stage / path.name
     staged.write_bytes(content)
     if path.exists():
@@ -244,7 +244,7 @@ def replace_file(path: Path, content: bytes, stage: Path) -> None:
 
 
 def make_compatible(site_packages: Path, glibc: tuple[int, int], machine: str) -> list[Path]:
-    """Make the two wheels in `site_packages` load on this glibc; return the files that changed.
+    """Makes the two wheels in `site_packages` load on this glibc; returns the files that changed.
 
     Args:
         site_packages: The environment's folder of installed packages.
@@ -273,7 +273,7 @@ def make_compatible(site_packages: Path, glibc: tuple[int, int], machine: str) -
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Make one environment compatible and print what changed."""
+    """Makes one environment compatible and prints what changed."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,22 +1,24 @@
 """The graph: from texts to a pushed model."""
 
 import dataclasses
+import json
 from importlib import resources
 
 from tfx import v1 as tfx
-from tfx.dsl.components.base import executor_spec
 from tfx.orchestration import pipeline as tfx_pipeline
 
-from components import pusher
 from components.baseline import BaselineModel
+from components.code_version import code_digest
 from components.evaluation import eval_config
 from components.example_gen import corpus_example_gen
-from components.example_validator import StrictExampleValidator
+from components.example_validator import ExampleValidator
+from components.pusher import Pusher
 from pipeline.config import PipelineConfig
 
 
 def create_pipeline(config: PipelineConfig) -> tfx_pipeline.Pipeline:
     """Returns the one pipeline that every runner runs; see the picture in the README."""
+    code = code_digest()
     example_gen = corpus_example_gen(
         config.data_folder,
         config.data.eval_share,
@@ -28,7 +30,7 @@ def create_pipeline(config: PipelineConfig) -> tfx_pipeline.Pipeline:
     schema_gen = tfx.components.ImportSchemaGen(
         schema_file=str(resources.files("data") / "schema.pbtxt")
     )
-    example_validator = StrictExampleValidator(
+    example_validator = ExampleValidator(
         statistics=statistics_gen.outputs["statistics"], schema=schema_gen.outputs["schema"]
     )
     transform = tfx.components.Transform(
@@ -39,6 +41,7 @@ def create_pipeline(config: PipelineConfig) -> tfx_pipeline.Pipeline:
         force_tf_compat_v1=True,
         # Statistics of token ids say nothing, and take longer than the tokeniser.
         disable_statistics=True,
+        custom_config={"code": code},
     )
     transform.add_upstream_node(example_validator)
     trainer = tfx.components.Trainer(
@@ -52,12 +55,16 @@ def create_pipeline(config: PipelineConfig) -> tfx_pipeline.Pipeline:
             "training": dataclasses.asdict(config.training),
             "stride": config.stride,
             "checkpoints": config.checkpoints,
+            "code": code,
         },
     )
     baseline = BaselineModel(
         candidate=trainer.outputs["model"],
         examples=transform.outputs["transformed_examples"],
         serving_folder=config.serving_base,
+        stride=config.stride,
+        # Not read: they have it look into production anew whenever the Evaluator runs anew.
+        criteria=json.dumps(dataclasses.asdict(config.evaluation)),
     )
     evaluator = tfx.components.Evaluator(
         examples=transform.outputs["transformed_examples"],
@@ -67,13 +74,12 @@ def create_pipeline(config: PipelineConfig) -> tfx_pipeline.Pipeline:
             config.evaluation.max_perplexity, config.evaluation.min_improvement
         ),
     )
-    push = tfx.components.Pusher(
+    pusher = Pusher(
         model=trainer.outputs["model"],
         model_blessing=evaluator.outputs["blessing"],
         push_destination=tfx.proto.PushDestination(
             filesystem=tfx.proto.PushDestination.Filesystem(base_directory=config.serving_base)
         ),
-        custom_executor_spec=executor_spec.ExecutorClassSpec(pusher.Executor),
     )
     return tfx_pipeline.Pipeline(
         pipeline_name=config.name,
@@ -87,7 +93,7 @@ def create_pipeline(config: PipelineConfig) -> tfx_pipeline.Pipeline:
             trainer,
             baseline,
             evaluator,
-            push,
+            pusher,
         ],
         enable_cache=config.cache,
         metadata_connection_config=tfx.orchestration.metadata.sqlite_metadata_connection_config(

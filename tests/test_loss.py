@@ -1,0 +1,122 @@
+"""model/loss.py against float64 NumPy: values and gradients."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from model.loss import summed_cross_entropy, token_nll
+from tests.numpy_gpt2 import log_softmax
+
+# Shapes: B batch, T positions, D embedding width, V vocabulary.
+B, T, D, V = 2, 5, 4, 7
+
+MODES: dict[str, Callable[[Any], Any]] = {
+    "eager": lambda function: function,
+    "graph": tf.function,
+    "xla": lambda function: tf.function(function, jit_compile=True),
+}
+
+
+class Case:
+    """Random arguments, the loss and its gradients by NumPy."""
+
+    def __init__(self, seed: int = 0, scale: float = 1.0) -> None:
+        generator = np.random.default_rng(seed)
+        self.hidden_BTD = (scale * generator.standard_normal((B, T, D))).astype(np.float32)
+        self.embedding_VD = generator.standard_normal((V, D)).astype(np.float32)
+        self.targets_BT = generator.integers(0, V, (B, T)).astype(np.int32)
+        # 0 leaves a position out, and a fraction counts as such.
+        self.weights_BT = generator.choice([0.0, 0.5, 1.0], (B, T)).astype(np.float32)
+        assert {0.0, 0.5, 1.0} <= set(self.weights_BT.flat)
+
+        hidden_BTD, embedding_VD, weights_BT1 = (
+            array.astype(np.float64)
+            for array in (self.hidden_BTD, self.embedding_VD, self.weights_BT[..., None])
+        )
+        log_p_BTV = log_softmax(hidden_BTD @ embedding_VD.T)
+        one_hot_BTV = np.eye(V)[self.targets_BT]
+        d_logits_BTV = weights_BT1 * (np.exp(log_p_BTV) - one_hot_BTV)
+        self.nll_BT = -(one_hot_BTV * log_p_BTV).sum(axis=-1)
+        self.loss = float((weights_BT1[..., 0] * self.nll_BT).sum())
+        self.d_hidden_BTD = d_logits_BTV @ embedding_VD
+        self.d_embedding_VD = np.einsum("btv,btd->vd", d_logits_BTV, hidden_BTD)
+
+    def loss_and_gradients(self, mode: str, chunk_size: int) -> tuple[Any, Any, Any]:
+        @MODES[mode]
+        def run(hidden_BTD: Any, embedding_VD: Any) -> tuple[Any, Any, Any]:
+            with tf.GradientTape() as tape:
+                tape.watch([hidden_BTD, embedding_VD])
+                loss = summed_cross_entropy(
+                    hidden_BTD, embedding_VD, self.targets_BT, self.weights_BT, chunk_size
+                )
+                scaled = 3 * loss  # so that what comes from above must be heeded
+            return (loss, *tape.gradient(scaled, [hidden_BTD, embedding_VD]))
+
+        return run(tf.constant(self.hidden_BTD), tf.constant(self.embedding_VD))
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("chunk_size", [1, 3, 5, 10, 512])
+def test_the_summed_loss_and_both_gradients_equal_numpys(mode, chunk_size):
+    case = Case(seed=chunk_size)
+    loss, d_hidden_BTD, d_embedding_VD = case.loss_and_gradients(mode, chunk_size)
+    assert loss.dtype == tf.float32
+    assert float(loss) == pytest.approx(case.loss, rel=1e-5)
+    np.testing.assert_allclose(d_hidden_BTD, 3 * case.d_hidden_BTD, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(d_embedding_VD, 3 * case.d_embedding_VD, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("mode", ["graph", "xla"])
+def test_logits_in_the_thousands_do_not_overflow(mode):
+    case = Case(seed=1, scale=1000.0)
+    loss, d_hidden_BTD, d_embedding_VD = case.loss_and_gradients(mode, 4)
+    assert case.loss > 5000
+    assert float(loss) == pytest.approx(case.loss, rel=1e-5)
+    np.testing.assert_allclose(d_hidden_BTD, 3 * case.d_hidden_BTD, rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(d_embedding_VD, 3 * case.d_embedding_VD, rtol=1e-3, atol=1.0)
+
+
+def test_a_position_of_weight_zero_does_not_matter():
+    case = Case()
+    case.weights_BT[:] = 1
+    case.weights_BT[1, 2:] = 0
+    before = case.loss_and_gradients("graph", 3)
+    case.targets_BT[1, 2:] = (case.targets_BT[1, 2:] + 1) % V
+    after = case.loss_and_gradients("graph", 3)
+    for first, second in zip(before, after, strict=True):
+        np.testing.assert_array_equal(first, second)
+    assert (np.array(before[1])[1, 2:] == 0).all()
+    assert (np.array(before[1])[1, :2] != 0).all()
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("chunk_size", [1, 3, 10, 512])
+def test_the_nll_of_each_token_equals_numpys(mode, chunk_size):
+    case = Case(seed=chunk_size)
+
+    @MODES[mode]
+    def run(hidden_ND: Any, embedding_VD: Any, targets_N: Any) -> Any:
+        return token_nll(hidden_ND, embedding_VD, targets_N, chunk_size)
+
+    nll_N = run(
+        tf.reshape(case.hidden_BTD, [-1, D]),
+        tf.constant(case.embedding_VD),
+        tf.reshape(case.targets_BT, [-1]),
+    )
+    assert nll_N.dtype == tf.float32
+    np.testing.assert_allclose(nll_N, case.nll_BT.reshape(-1), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("positions", [0, 1, 3, 4, 10])
+def test_the_number_of_tokens_may_be_unknown_when_the_graph_is_built(positions):
+    case = Case()
+    run = tf.function(
+        lambda hidden_ND, targets_N: token_nll(hidden_ND, case.embedding_VD, targets_N, 4),
+        input_signature=[tf.TensorSpec([None, D]), tf.TensorSpec([None], tf.int32)],
+    )
+    nll_N = run(case.hidden_BTD.reshape(-1, D)[:positions], case.targets_BT.reshape(-1)[:positions])
+    assert nll_N.shape == (positions,)
+    np.testing.assert_allclose(nll_N, case.nll_BT.reshape(-1)[:positions], rtol=1e-5, atol=1e-6)
