@@ -1,0 +1,109 @@
+"""components/transformed_examples.py: what Transform wrote is read back, token by token."""
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from components.transformed_examples import fingerprint, list_files, read_batches, read_documents
+
+DOCUMENTS = [[15496, 995, 50256], [0, 50256], [50256], [65535, 1, 2, 3, 50256]]
+NUM_BYTES = [11, 1, 0, 7]
+
+
+def write(path: Path, documents: list[list[int]], num_bytes: list[int] | None = None) -> str:
+    """Writes transformed examples as Transform does: gzipped TFRecords, `source` among them."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tf.io.TFRecordWriter(str(path), tf.io.TFRecordOptions("GZIP")) as writer:
+        for ids, length in zip(documents, num_bytes or [1] * len(documents), strict=True):
+            example = tf.train.Example()
+            example.features.feature["input_ids"].int64_list.value.extend(ids)
+            example.features.feature["num_bytes"].int64_list.value.append(length)
+            example.features.feature["source"].bytes_list.value.append(b"play")
+            writer.write(example.SerializeToString())
+    return str(path)
+
+
+def test_documents_are_read_back_with_tokens_lengths_and_bytes(tmp_path):
+    files = [
+        write(tmp_path / "a.gz", DOCUMENTS[:1], NUM_BYTES[:1]),
+        write(tmp_path / "b.gz", DOCUMENTS[1:], NUM_BYTES[1:]),
+    ]
+    batches = list(read_batches(files))
+    tokens, lengths, num_bytes = (np.concatenate(arrays) for arrays in zip(*batches, strict=True))
+    assert tokens.tolist() == [15496, 995, 50256, 0, 50256, 50256, 65535, 1, 2, 3, 50256]
+    assert lengths.tolist() == [3, 2, 1, 5]
+    assert num_bytes.tolist() == [11, 1, 0, 7]
+
+    tokens, lengths = read_documents(files)
+    assert tokens.tolist() == [15496, 995, 50256, 0, 50256, 50256, 65535, 1, 2, 3, 50256]
+    assert lengths.tolist() == [3, 2, 1, 5]
+
+
+def test_more_documents_than_are_read_at_a_time_all_come_in_order(tmp_path):
+    documents = [[number] * (1 + number % 3) for number in range(1000)]
+    batches = list(read_batches([write(tmp_path / "a.gz", documents)]))
+    assert len(batches) > 1
+    tokens, lengths = read_documents([str(tmp_path / "a.gz")])
+    assert tokens.tolist() == [token for document in documents for token in document]
+    assert lengths.tolist() == [1 + number % 3 for number in range(1000)]
+
+
+def test_all_ids_of_the_vocabulary_survive_the_smaller_type_in_memory(tmp_path):
+    tokens, _ = read_documents([write(tmp_path / "a.gz", [list(range(50257))])])
+    assert tokens.dtype == np.uint16
+    assert tokens.tolist() == list(range(50257))
+
+
+def test_files_of_several_patterns_are_listed_in_order_of_their_names(tmp_path):
+    for name in ("b-2.gz", "b-1.gz", "a-1.gz", "c-1.gz"):
+        (tmp_path / name).write_bytes(b"")
+    patterns = [f"{tmp_path}/b-*", f"{tmp_path}/a-*"]
+    assert list_files(patterns) == [f"{tmp_path}/{name}" for name in ("a-1.gz", "b-1.gz", "b-2.gz")]
+
+
+def test_no_files_are_an_error_that_names_the_pattern(tmp_path):
+    with pytest.raises(FileNotFoundError, match=f"no transformed examples.*{tmp_path}/nothing-"):
+        list_files([f"{tmp_path}/nothing-*"])
+
+
+def test_the_same_documents_have_the_same_fingerprint_wherever_they_lie(tmp_path):
+    first = write(tmp_path / "run-1" / "a.gz", DOCUMENTS)
+    second = write(tmp_path / "run-2" / "a.gz", DOCUMENTS)
+    assert fingerprint([first]) == fingerprint([second])
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        [[15496, 994, 50256], *DOCUMENTS[1:]],  # a token
+        DOCUMENTS[::-1],  # the order
+        DOCUMENTS[:-1],  # one less
+        [*DOCUMENTS, [50256]],  # one more
+    ],
+)
+def test_other_documents_have_another_fingerprint(tmp_path, changed):
+    before = fingerprint([write(tmp_path / "a.gz", DOCUMENTS)])
+    assert fingerprint([write(tmp_path / "a.gz", changed)]) != before
+
+
+def test_a_file_more_or_less_changes_the_fingerprint(tmp_path):
+    files = [write(tmp_path / name, DOCUMENTS) for name in ("a.gz", "b.gz")]
+    assert len({fingerprint(files), fingerprint(files[:1]), fingerprint([])}) == 3
+
+
+def test_a_token_far_back_in_a_large_file_changes_the_fingerprint_though_not_the_length(tmp_path):
+    generator = random.Random(0)
+    documents = [generator.choices(range(50257), k=1000) for _ in range(600)]
+    before = Path(write(tmp_path / "before" / "a.gz", documents))
+    assert before.stat().st_size > 1.2e6
+    for token in range(50000):
+        documents[-1][-1] = token
+        after = Path(write(tmp_path / "after" / "a.gz", documents))
+        if after.stat().st_size == before.stat().st_size:
+            break
+    assert after.stat().st_size == before.stat().st_size
+    assert after.read_bytes() != before.read_bytes()
+    assert fingerprint([str(after)]) != fingerprint([str(before)])
