@@ -2,8 +2,6 @@
 
 # Shapes: B documents of a batch, N tokens of all of them.
 
-import os
-
 import numpy as np
 import tensorflow as tf
 import tensorflow_transform as tft
@@ -46,9 +44,12 @@ def encode_batch(texts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Returns:
         int64 [N]: the tokens. int64 [B]: how many each text has, the last one counted.
     """
-    documents = gpt2_encoding().encode_ordinary_batch(
-        [text.decode("utf-8") for text in texts], num_threads=os.cpu_count() or 1
-    )
+    encoding = gpt2_encoding()
+    # One by one, straight into arrays: tiktoken's batches are a third slower, for they make lists
+    # of Python's ints, one thread at a time.
+    documents = [
+        encoding.encode_to_numpy(text.decode("utf-8"), disallowed_special=()) for text in texts
+    ]
     lengths = np.array([len(document) + 1 for document in documents], np.int64)
     ids = np.full(lengths.sum(), END_OF_TEXT, np.int64)
     end = 0

@@ -94,12 +94,16 @@ class BeamConfig:
 
     def arguments(self) -> list[str]:
         """Returns Beam's command line."""
-        return [
+        arguments = [
             f"--runner={self.runner}",
             f"--direct_running_mode={self.running_mode}",
             f"--direct_num_workers={self.workers}",
-            *self.options,
         ]
+        if self.runner == "DirectRunner":
+            # No container is started. But without this TFX packs itself into an archive for remote
+            # workers, more than a second for each component (tfx/utils/dependency_utils.py).
+            arguments.append("--sdk_container_image=none")
+        return [*arguments, *self.options]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

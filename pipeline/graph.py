@@ -41,6 +41,9 @@ def create_pipeline(config: PipelineConfig) -> tfx_pipeline.Pipeline:
         force_tf_compat_v1=True,
         # Statistics of token ids say nothing, and take longer than the tokeniser.
         disable_statistics=True,
+        # Nothing is analysed, but TFX reads what it is told to analyse, and that must be something.
+        splits_config=tfx.proto.SplitsConfig(analyze=["eval"], transform=["train", "eval"]),
+        disable_analyzer_cache=True,
         custom_config={"code": code},
     )
     transform.add_upstream_node(example_validator)
