@@ -2,6 +2,10 @@
 
 # Shapes: B documents of a batch, N tokens of all of them.
 
+import functools
+import os
+from concurrent import futures
+
 import numpy as np
 import tensorflow as tf
 import tensorflow_transform as tft
@@ -44,12 +48,11 @@ def encode_batch(texts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Returns:
         int64 [N]: the tokens. int64 [B]: how many each text has, the last one counted.
     """
-    encoding = gpt2_encoding()
-    # One by one, straight into arrays: tiktoken's batches are a third slower, for they make lists
-    # of Python's ints, one thread at a time.
-    documents = [
-        encoding.encode_to_numpy(text.decode("utf-8"), disallowed_special=()) for text in texts
-    ]
+    # Straight into arrays, for which tiktoken needs no Python lock. Its own encode_ordinary_batch
+    # makes lists of Python's ints, one thread at a time, and takes twice as long on two cores.
+    encode = functools.partial(gpt2_encoding().encode_to_numpy, disallowed_special=())
+    with futures.ThreadPoolExecutor(os.cpu_count()) as threads:
+        documents = list(threads.map(encode, [text.decode("utf-8") for text in texts]))
     lengths = np.array([len(document) + 1 for document in documents], np.int64)
     ids = np.full(lengths.sum(), END_OF_TEXT, np.int64)
     end = 0
