@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from model.config import KERNEL_STDDEV
+from model.config import KERNEL_STDDEV, check_heads
 
 
 @keras.saving.register_keras_serializable(package="gpt2_tfx")
@@ -43,11 +43,7 @@ class MultiHeadSelfAttention(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if embedding_dim % num_heads:
-            raise ValueError(
-                f"num_heads must divide embedding_dim, got num_heads={num_heads} "
-                f"and embedding_dim={embedding_dim}"
-            )
+        check_heads(embedding_dim, num_heads)
         self.embedding_dim = embedding_dim
         self.num_heads = num_heads
         self.dropout = dropout

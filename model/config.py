@@ -46,11 +46,7 @@ class GPT2Config:
             raise ValueError(f"dropout must be in [0, 1), got {self.dropout!r}")
         if not self.layer_norm_epsilon > 0:
             raise ValueError(f"layer_norm_epsilon must be > 0, got {self.layer_norm_epsilon!r}")
-        if self.embedding_dim % self.num_heads:
-            raise ValueError(
-                f"num_heads must divide embedding_dim, got num_heads={self.num_heads} "
-                f"and embedding_dim={self.embedding_dim}"
-            )
+        check_heads(self.embedding_dim, self.num_heads)
 
     @property
     def residual_stddev(self) -> float:
@@ -64,6 +60,15 @@ class GPT2Config:
     def to_dict(self) -> dict[str, Any]:
         """Returns the sizes as the keyword arguments of `GPT2`."""
         return dataclasses.asdict(self)
+
+
+def check_heads(embedding_dim: int, num_heads: int) -> None:
+    """Raises ValueError unless `num_heads` divides `embedding_dim`."""
+    if embedding_dim % num_heads:
+        raise ValueError(
+            f"num_heads must divide embedding_dim, got num_heads={num_heads} "
+            f"and embedding_dim={embedding_dim}"
+        )
 
 
 # OpenAI's initialisation (openai/gpt-2, src/model.py): normal, with these standard deviations.

@@ -61,8 +61,7 @@ def _generate(options: argparse.Namespace) -> None:
     _log_native_messages(config, "generate")
     from serving.client import GenerateClient
 
-    client = GenerateClient(config.serving.address, config.model_name, options.timeout)
-    with client:
+    with GenerateClient(config.serving.address, config.model_name, options.timeout) as client:
         completion = client.generate(
             options.prompt,
             max_new_tokens=options.max_new_tokens,

@@ -3,6 +3,9 @@
 They are those of `model_servers/server_core.cc` and `model_servers/get_model_status_impl.cc`.
 """
 
+from collections.abc import Callable
+from typing import TypeVar
+
 import grpc
 from tensorflow_serving.apis import (
     get_model_status_pb2,
@@ -13,6 +16,9 @@ from tensorflow_serving.apis import (
 
 from serving.predict import RequestError, predict
 from serving.versions import ModelVersions, VersionNotServedError
+
+Request = TypeVar("Request")
+Response = TypeVar("Response")
 
 # gRPC sends a status in HTTP headers, of which a client takes 8 KiB.
 MAX_ERROR_CHARACTERS = 1000
@@ -29,10 +35,7 @@ class PredictionServicer(prediction_service_pb2_grpc.PredictionServiceServicer):
         self, request: predict_pb2.PredictRequest, context: grpc.ServicerContext
     ) -> predict_pb2.PredictResponse:
         """Answers one request; the statuses of the requests that fail are TensorFlow Serving's."""
-        try:
-            return self._predict(request)
-        except RequestError as error:
-            return context.abort(error.code, error.message[:MAX_ERROR_CHARACTERS])
+        return _answer(self._predict, request, context)
 
     def _predict(self, request: predict_pb2.PredictRequest) -> predict_pb2.PredictResponse:
         _check_model_spec(request)
@@ -68,10 +71,7 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
         self, request: get_model_status_pb2.GetModelStatusRequest, context: grpc.ServicerContext
     ) -> get_model_status_pb2.GetModelStatusResponse:
         """Returns state and error of one version or, newest first, of all that were tried."""
-        try:
-            return self._get_model_status(request)
-        except RequestError as error:
-            return context.abort(error.code, error.message[:MAX_ERROR_CHARACTERS])
+        return _answer(self._get_model_status, request, context)
 
     def _get_model_status(
         self, request: get_model_status_pb2.GetModelStatusRequest
@@ -95,6 +95,16 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
             entry.status.error_code = status.error_code
             entry.status.error_message = status.error_message
         return response
+
+
+def _answer(
+    method: Callable[[Request], Response], request: Request, context: grpc.ServicerContext
+) -> Response:
+    """Returns what the method answers, or ends the call with the status of its RequestError."""
+    try:
+        return method(request)
+    except RequestError as error:
+        return context.abort(error.code, error.message[:MAX_ERROR_CHARACTERS])
 
 
 def _check_model_spec(
