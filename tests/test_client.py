@@ -178,9 +178,19 @@ def test_a_timeout_of_no_time_is_an_error():
 
 
 def test_a_call_carries_its_deadline(server):
+    given = []
     with GenerateClient(server.address, "gpt2", timeout_seconds=20) as client:
+        predict = client._prediction.Predict
+
+        def record(request, timeout):
+            given.append(timeout)
+            return predict(request, timeout=timeout)
+
+        client._prediction.Predict = record
         client.generate("x")
-    assert 10 < server.seconds_left <= 20
+    # Exact on this side. What the server sees has gone through its clock: 20.1 seconds were seen.
+    assert given == [20]
+    assert 10 < server.seconds_left < 60
 
 
 @pytest.mark.parametrize(
