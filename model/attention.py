@@ -25,6 +25,8 @@ class MultiHeadSelfAttention(keras.layers.Layer):
 
     Call arguments:
         x_BTD: float [B, T, D].
+        documents_BT: int [B, T], rising in each row, or None: a position sees no other
+            document's positions.
         training: Whether dropout is active.
 
     Returns:
@@ -68,12 +70,15 @@ class MultiHeadSelfAttention(keras.layers.Layer):
         self.query_key_value.build(input_shape)
         self.output_projection.build(input_shape)
 
-    def call(self, x_BTD: tf.Tensor, training: bool = False) -> tf.Tensor:
+    def call(
+        self, x_BTD: tf.Tensor, documents_BT: tf.Tensor | None = None, training: bool = False
+    ) -> tf.Tensor:
         query_BNTH, key_BNSH, value_BNSH = self._split_heads(self.query_key_value(x_BTD))
         scale = (self.embedding_dim // self.num_heads) ** -0.5
         scores_BNTS = tf.matmul(query_BNTH * scale, key_BNSH, transpose_b=True)
         # Softmax in float32 whatever the compute type: its sums lose too much in 16 bits.
-        scores_BNTS = tf.cast(scores_BNTS, tf.float32) + causal_bias(tf.shape(scores_BNTS)[-1])
+        scores_BNTS = tf.cast(scores_BNTS, tf.float32)
+        scores_BNTS += attention_bias(tf.shape(scores_BNTS)[-1], documents_BT)
         weights_BNTS = tf.cast(tf.nn.softmax(scores_BNTS), value_BNSH.dtype)
         weights_BNTS = self.attention_dropout(weights_BNTS, training=training)
         mixed_BNTH = tf.matmul(weights_BNTS, value_BNSH)
@@ -99,11 +104,22 @@ class MultiHeadSelfAttention(keras.layers.Layer):
         }
 
 
-def causal_bias(length: int | tf.Tensor) -> tf.Tensor:
-    """Returns float32 [length, length]: 0 where a query may look (S <= T), a large negative else.
+def attention_bias(length: int | tf.Tensor, documents_BT: tf.Tensor | None = None) -> tf.Tensor:
+    """Returns what is added to scores: 0 where a query may look, a large negative elsewhere.
 
     -1e9 rather than -inf: added to any finite score it underflows to weight 0 all the same,
     and a gradient through it is 0, never NaN.
+
+    Args:
+        length: T.
+        documents_BT: int [B, T], which document each position belongs to, or None.
+
+    Returns:
+        float32 [T, S], or with documents [B, 1, T, S], where S = T. A query looks at itself and
+        at earlier positions (S <= T), of its own document alone if documents are given.
     """
     positions = tf.range(length)
-    return tf.where(positions[None, :] <= positions[:, None], 0.0, -1e9)
+    is_visible = positions[None, :] <= positions[:, None]
+    if documents_BT is not None:
+        is_visible &= documents_BT[:, None, None, :] == documents_BT[:, None, :, None]
+    return tf.where(is_visible, 0.0, -1e9)

@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 
 from model.config import POSITION_STDDEV, TOKEN_STDDEV, GPT2Config
+from model.recompute import recomputed
 from model.transformer_block import TransformerBlock
 
 
@@ -108,8 +109,23 @@ class GPT2(keras.Model):
         """Returns float32 [B, T, V]: the unnormalised log-probability of each next token."""
         return self.project(self.hidden_states(ids_BT, training=training))
 
-    def hidden_states(self, ids_BT: tf.Tensor, training: bool = False) -> tf.Tensor:
+    def hidden_states(
+        self,
+        ids_BT: tf.Tensor,
+        training: bool = False,
+        recompute: bool = False,
+        document_start: int | None = None,
+    ) -> tf.Tensor:
         """Returns float [B, T, D]: the normalised stream that the output projection reads.
+
+        Args:
+            ids_BT: int [B, T], T <= max_length.
+            training: Whether dropout is active.
+            recompute: Whether the backward pass computes each block again instead of keeping
+                what is inside of it: less memory for about a third more arithmetic.
+            document_start: The id that begins each document in a row of several ones. If it is
+                given, no position sees another document, and each document's positions are
+                counted from its start.
 
         Raises:
             ValueError: T is known and exceeds `max_length`. An unknown T is checked when the
@@ -129,10 +145,16 @@ class GPT2(keras.Model):
                 f"sequences must be at most max_length={self.config.max_length} tokens, "
                 f"got {length}"
             )
-        x_BTD = self.token_embedding(ids_BT) + self.position_embedding(tf.range(length))
+        positions, documents_BT = tf.range(length), None
+        if document_start is not None:
+            documents_BT, positions = split_documents(ids_BT, document_start)
+        x_BTD = self.token_embedding(ids_BT) + self.position_embedding(positions)
         x_BTD = self.embedding_dropout(x_BTD, training=training)
         for block in self.blocks:
-            x_BTD = block(x_BTD, training=training)
+            if recompute:
+                x_BTD = recomputed(block, x_BTD, documents_BT=documents_BT, training=training)
+            else:
+                x_BTD = block(x_BTD, documents_BT=documents_BT, training=training)
         return self.final_norm(x_BTD)
 
     def project(self, hidden_BTD: tf.Tensor) -> tf.Tensor:
@@ -145,3 +167,23 @@ class GPT2(keras.Model):
 
     def get_config(self) -> dict[str, Any]:
         return super().get_config() | self.config.to_dict()
+
+
+def split_documents(ids_BT: tf.Tensor, start: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns each position's document, counted in its row, and its distance from the start.
+
+    Args:
+        ids_BT: int [B, T].
+        start: The id that begins a document. What stands before a row's first one is a document
+            too, the end of one: its distances are counted from the row's begin.
+
+    Returns:
+        int32 [B, T], int32 [B, T].
+    """
+    batch, length = tf.unstack(tf.shape(ids_BT))
+    documents_BT = tf.cumsum(tf.cast(ids_BT == start, tf.int32), axis=1)
+    positions_BT = tf.broadcast_to(tf.range(length), [batch, length])
+    # Numbered through all rows, so that each document's first position is one minimum.
+    numbered_BT = documents_BT + (length + 1) * tf.range(batch)[:, None]
+    first = tf.math.unsorted_segment_min(positions_BT, numbered_BT, batch * (length + 1))
+    return documents_BT, positions_BT - tf.gather(first, numbered_BT)

@@ -22,6 +22,7 @@ def summed_cross_entropy(
     targets_BT: tf.Tensor,
     weights_BT: tf.Tensor,
     chunk_size: int = 512,
+    vocab_multiple: int = 1,
 ) -> tf.Tensor:
     """Returns the weighted sum over positions of -log p(target), with gradients.
 
@@ -34,6 +35,8 @@ def summed_cross_entropy(
         targets_BT: int [B, T].
         weights_BT: float32 [B, T]: 0 leaves a position out.
         chunk_size: positions whose logits exist at one time.
+        vocab_multiple: the products are made for V rounded up to a multiple of this, which tensor
+            cores like; rows of zeros are added here, and their ids get no probability.
 
     Returns:
         float32 scalar, nats.
@@ -42,6 +45,9 @@ def summed_cross_entropy(
     positions = hidden_BTD.shape[0] * hidden_BTD.shape[1]
     chunk_size = min(chunk_size, positions)
     missing = -positions % chunk_size
+    vocab_size = embedding_VD.shape[0]
+    added = -vocab_size % vocab_multiple
+    embedding_VD = tf.pad(embedding_VD, [[0, added], [0, 0]]) if added else embedding_VD
     targets_KC = tf.reshape(tf.pad(tf.reshape(targets_BT, [-1]), [[0, missing]]), [-1, chunk_size])
     weights_KC = tf.reshape(tf.pad(tf.reshape(weights_BT, [-1]), [[0, missing]]), [-1, chunk_size])
 
@@ -55,6 +61,8 @@ def summed_cross_entropy(
             hidden_CD, target_C, weight_C1 = hidden_KCD[k], targets_KC[k], weights_KC[k][:, None]
             target_embedding_CD = tf.gather(embedding_VD, target_C)
             logits_CV = _float32(tf.matmul(hidden_CD, embedding_VD, transpose_b=True))
+            if added:
+                logits_CV += tf.where(tf.range(vocab_size + added) < vocab_size, 0.0, -1e9)
             largest_C1 = tf.reduce_max(logits_CV, axis=-1, keepdims=True)
             exponents_CV = tf.exp(logits_CV - largest_C1)
             sums_C1 = tf.reduce_sum(exponents_CV, axis=-1, keepdims=True)

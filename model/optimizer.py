@@ -7,66 +7,130 @@ import tensorflow as tf
 
 
 class AdamW(keras.optimizers.AdamW):
-    """Keras' AdamW (Loshchilov & Hutter 2019) with two changes for our training step.
+    """Keras' AdamW (Loshchilov & Hutter 2019) with an update for our training step.
 
-    It expects gradients that are already summed over the replicas: the step sums them itself,
-    since clipping by the global norm needs the sum first, and Keras would sum them again. And
-    each variable is updated by TensorFlow's one fused Adam kernel, the same formula that Keras
-    spells out in a dozen ops, each a pass over memory.
+    `apply` is Keras' own, for `Model.fit`. `update` differs from it in that it
+
+    - expects gradients that are already summed over the replicas: clipping by the global norm
+      needs the sum first, and Keras would sum them again;
+    - updates each variable by TensorFlow's fused kernels, the same formula that Keras spells out
+      in a dozen ops, each a pass over memory;
+    - works on one replica's variables without a word to the others, which all do the same. So it
+      may stand in a `tf.cond`, which is how a step is skipped.
+
+    `iterations` counts the updates that were applied, as the moments' bias correction needs it.
+
+    Args:
+        average_decay: If given, `averages` follow the variables: an exponential moving average,
+            which forgets them by this factor in each update. Early ones are forgotten faster, as
+            in TensorFlow's ExponentialMovingAverage: by n / (n + 10) after n updates at most.
+        **settings: Those of `keras.optimizers.AdamW`.
     """
 
-    def _all_reduce_sum_gradients(self, grads_and_vars: Any) -> Any:
-        return grads_and_vars
+    def __init__(self, average_decay: float | None = None, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.average_decay = average_decay
+        self.averages: list[keras.Variable] = []
 
-    def update_step(
-        self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: tf.Tensor
+    def build(self, variables: list[keras.Variable]) -> None:
+        super().build(variables)
+        if self.average_decay is not None:
+            self.averages = self.add_optimizer_variables(variables, "average")
+            for average, variable in zip(self.averages, variables, strict=True):
+                average.assign(variable)
+
+    def update(
+        self,
+        gradients: list[tf.Tensor],
+        variables: list[keras.Variable],
+        learning_rate: tf.Tensor,
+        shrink: tf.Tensor,
     ) -> None:
-        index = self._get_variable_index(variable)
-        step = tf.cast(self.iterations.value, tf.float32) + 1.0
-        tf.raw_ops.ResourceApplyAdam(
-            var=variable.handle,
-            m=self._momentums[index].value.handle,
-            v=self._velocities[index].value.handle,
-            beta1_power=tf.pow(self.beta_1, step),
-            beta2_power=tf.pow(self.beta_2, step),
-            lr=tf.cast(learning_rate, tf.float32),
-            beta1=self.beta_1,
-            beta2=self.beta_2,
-            epsilon=self.epsilon,
-            grad=gradient,
+        """Updates this replica's share of `variables`; to be called in replica context.
+
+        Args:
+            gradients: float32, of the shape of each variable, summed over the replicas.
+            variables: Those that the optimiser was built on, float32, in the same order.
+            learning_rate: float32 scalar.
+            shrink: float32 scalar: what the gradients are multiplied by.
+        """
+        count = tf.cast(self.iterations.value, tf.float32) + 1.0
+        settings = {
+            "beta1_power": tf.pow(self.beta_1, count),
+            "beta2_power": tf.pow(self.beta_2, count),
+            "lr": learning_rate,
+            "beta1": self.beta_1,
+            "beta2": self.beta_2,
+            "epsilon": self.epsilon,
+        }
+        for index, (gradient, variable) in enumerate(zip(gradients, variables, strict=True)):
+            handle = variable.value.handle
+            if self.weight_decay and self._use_weight_decay(variable):
+                _move(handle, -learning_rate * self.weight_decay, _read(handle))
+            tf.raw_ops.ResourceApplyAdam(
+                var=handle,
+                m=self._momentums[index].value.handle,
+                v=self._velocities[index].value.handle,
+                grad=gradient * shrink,
+                **settings,
+            )
+            if self.average_decay is not None:
+                average = self.averages[index].value.handle
+                forget = tf.maximum(1.0 - self.average_decay, 10.0 / (count + 9.0))
+                _move(average, forget, _read(handle) - _read(average))
+        tf.raw_ops.AssignAddVariableOp(
+            resource=self.iterations.value.handle, value=tf.ones([], self.iterations.dtype)
         )
+
+
+def _read(handle: tf.Tensor) -> tf.Tensor:
+    return tf.raw_ops.ReadVariableOp(resource=handle, dtype=tf.float32)
+
+
+def _move(handle: tf.Tensor, share: tf.Tensor, towards: tf.Tensor) -> None:
+    """Adds `share` times `towards` to a variable, in one pass."""
+    tf.raw_ops.ResourceApplyGradientDescent(var=handle, alpha=-share, delta=towards)
 
 
 def make_optimizer(
     variables: list[keras.Variable],
     *,
-    steps: int,
-    learning_rate: float,
-    final_learning_rate_share: float,
-    warmup_steps: int,
     weight_decay: float,
     beta_1: float,
     beta_2: float,
+    average_decay: float | None = None,
 ) -> AdamW:
     """Returns AdamW built on `variables`, to be called in the strategy's scope.
 
-    The learning rate rises linearly from 0 over `warmup_steps`, then follows half a cosine down
-    to `final_learning_rate_share` of its peak at `steps` (Loshchilov & Hutter 2017; Brown et al.
-    2020, appendix B). Weight decay applies to matrices only: biases and normalisation scales
-    are vectors, and shrinking those costs accuracy (Brown et al. 2020; nanoGPT does the same).
+    Weight decay applies to matrices only: biases and normalisation scales are vectors, and
+    shrinking those costs accuracy (nanoGPT does the same). Epsilon is that of Brown et al. 2020,
+    appendix B.
     """
-    schedule = keras.optimizers.schedules.CosineDecay(
+    optimizer = AdamW(
+        average_decay, weight_decay=weight_decay, beta_1=beta_1, beta_2=beta_2, epsilon=1e-8
+    )
+    optimizer.exclude_from_weight_decay(var_list=[v for v in variables if len(v.shape) < 2])
+    optimizer.build(variables)
+    return optimizer
+
+
+def make_schedule(
+    *, steps: int, learning_rate: float, final_learning_rate_share: float, warmup_steps: int
+) -> keras.optimizers.schedules.LearningRateSchedule:
+    """Returns the learning rate as a function of a step's number, the first step being 1.
+
+    It rises linearly to its peak at step `warmup_steps`, then follows half a cosine down to
+    `final_learning_rate_share` of it at the last step (Loshchilov & Hutter 2017; Brown et al.
+    2020, appendix B).
+    """
+    if warmup_steps == 0:
+        return keras.optimizers.schedules.CosineDecay(
+            learning_rate, decay_steps=steps, alpha=final_learning_rate_share
+        )
+    return keras.optimizers.schedules.CosineDecay(
         initial_learning_rate=0.0,
         warmup_target=learning_rate,
         warmup_steps=warmup_steps,
         decay_steps=max(1, steps - warmup_steps),
         alpha=final_learning_rate_share,
     )
-    if warmup_steps == 0:
-        schedule = keras.optimizers.schedules.CosineDecay(
-            learning_rate, decay_steps=steps, alpha=final_learning_rate_share
-        )
-    optimizer = AdamW(schedule, weight_decay=weight_decay, beta_1=beta_1, beta_2=beta_2)
-    optimizer.exclude_from_weight_decay(var_list=[v for v in variables if len(v.shape) < 2])
-    optimizer.build(variables)
-    return optimizer

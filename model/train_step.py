@@ -1,6 +1,10 @@
 """One optimiser update under any tf.distribute strategy."""
 
-# Shapes: G sequences of the global batch, B of one replica's share, T context.
+# Shapes: G sequences of the global batch, B of one replica's share, M of a micro-batch, T context,
+# U = T + 1.
+
+import dataclasses
+import math
 
 import keras
 import numpy as np
@@ -9,9 +13,26 @@ import tensorflow as tf
 from model.config import GPT2Config
 from model.gpt2 import GPT2
 from model.loss import summed_cross_entropy, token_nll
-from model.optimizer import make_optimizer
+from model.optimizer import make_optimizer, make_schedule
 from model.packing import PackedTokens
+from model.tokenizer import END_OF_TEXT
 from model.training_config import TrainingConfig
+from model.update_guards import LossScale, SpikeGuard
+
+
+@dataclasses.dataclass(frozen=True)
+class StepResult:
+    """Says what a step did.
+
+    Args:
+        loss: The batch's mean, nats a token.
+        gradient_norm: The gradient's global norm before clipping.
+        applied: Whether the weights were updated: not where the norm is not finite, nor on a spike.
+    """
+
+    loss: float
+    gradient_norm: float
+    applied: bool
 
 
 class TrainStep:
@@ -19,33 +40,49 @@ class TrainStep:
 
     Every replica takes its share of the batch and divides its summed loss by the tokens of the
     whole batch, so that the sum of the replicas' gradients is the gradient of the batch's mean
-    loss, however the batch is shared out.
+    loss, however the batch is shared out, and however a share is cut into micro-batches.
 
     Args:
         model_config: The model's sizes.
         config: How to train.
         strategy: Where the model's variables lie.
+        document_start: The id that begins a document, for the document mask.
+        initial: If given, the model whose weights this one starts with.
     """
 
     def __init__(
-        self, model_config: GPT2Config, config: TrainingConfig, strategy: tf.distribute.Strategy
+        self,
+        model_config: GPT2Config,
+        config: TrainingConfig,
+        strategy: tf.distribute.Strategy,
+        document_start: int = END_OF_TEXT,
+        initial: GPT2 | None = None,
     ) -> None:
         self._config = config
         self._strategy = strategy
+        self._document_start = document_start if config.document_mask else None
+        self._schedule = make_schedule(
+            steps=config.steps,
+            learning_rate=config.learning_rate,
+            final_learning_rate_share=config.final_learning_rate_share,
+            warmup_steps=config.warmup_steps,
+        )
         keras.utils.set_random_seed(config.seed)
         with strategy.scope():
-            self.model = GPT2(**model_config.to_dict())
+            self.model = GPT2(**model_config.to_dict(), dtype=config.precision)
             self.model.build((None, model_config.max_length))
+            if initial is not None:
+                _assign(self.model.trainable_variables, initial.trainable_variables)
             self.optimizer = make_optimizer(
                 self.model.trainable_variables,
-                steps=config.steps,
-                learning_rate=config.learning_rate,
-                final_learning_rate_share=config.final_learning_rate_share,
-                warmup_steps=config.warmup_steps,
                 weight_decay=config.weight_decay,
                 beta_1=config.beta_1,
                 beta_2=config.beta_2,
+                average_decay=config.average_decay,
             )
+            self._steps = tf.Variable(0, dtype=tf.int64, trainable=False)
+            self._loss_scale = LossScale() if config.precision == "mixed_float16" else None
+            self._spike_guard = SpikeGuard(config.skip_spikes) if config.skip_spikes else None
         # A whole step under XLA fails where it touches the variables of two replicas, and
         # forward and backward pass alone are where the time goes.
         self._gradients = tf.function(self._loss_and_gradients, jit_compile=config.xla)
@@ -56,28 +93,38 @@ class TrainStep:
         ]
 
     @property
+    def state(self) -> dict[str, tf.Module]:
+        """All that a later process needs to go on, by name, for `tf.train.Checkpoint`."""
+        guards = {"loss_scale": self._loss_scale, "spike_guard": self._spike_guard}
+        return {"model": self.model, "optimizer": self.optimizer, "steps": self._steps} | {
+            name: guard for name, guard in guards.items() if guard is not None
+        }
+
+    @property
     def steps_done(self) -> int:
-        """How many updates the model has had, in this process and before."""
-        return int(self.optimizer.iterations.numpy())
+        """How many batches the model has seen, in this process and before."""
+        return int(self._steps.numpy())
+
+    @property
+    def updates_skipped(self) -> int:
+        """How many of those steps were not applied."""
+        return self.steps_done - int(self.optimizer.iterations.numpy())
 
     def learning_rate(self, step: int) -> float:
-        """Returns the learning rate of the update that follows `step` others."""
-        return float(self.optimizer._learning_rate(step))
+        """Returns the learning rate of a step by its number, the first being 1."""
+        return float(self._schedule(step))
 
-    def update(self, ids: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
-        """Applies one update.
+    def update(self, ids: np.ndarray, weights: np.ndarray) -> StepResult:
+        """Takes one step.
 
         Args:
             ids: int32 [G, T + 1].
             weights: float32 [G, T]: 1 for a target, 0 for filling.
-
-        Returns:
-            The batch's mean loss in nats a token, and the gradient's global norm before clipping.
         """
-        loss, norm = self._update(
+        loss, norm, applied = self._update(
             self._shares(ids), self._shares(weights), tf.constant(1 / weights.sum(), tf.float32)
         )
-        return float(loss), float(norm)
+        return StepResult(float(loss), float(norm), bool(applied))
 
     def mean_nll(self, tokens: PackedTokens, batches: int) -> float:
         """Returns nats a token on the first `batches` batches of a fixed order of `tokens`."""
@@ -91,10 +138,12 @@ class TrainStep:
         return total / count
 
     def copy_model(self) -> GPT2:
-        """Returns the model outside of the strategy, as an ordinary one to export."""
+        """Returns the model outside of the strategy, in float32: an ordinary one to export."""
         model = GPT2(**self.model.config.to_dict())
         model.build((None, model.config.max_length))
-        model.set_weights(self.model.get_weights())
+        _assign(
+            model.trainable_variables, self.optimizer.averages or self.model.trainable_variables
+        )
         return model
 
     def _shares(self, batch: np.ndarray) -> tf.Tensor:
@@ -110,40 +159,88 @@ class TrainStep:
     @tf.function
     def _update(
         self, ids: tf.Tensor, weights: tf.Tensor, scale: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        losses, norms = self._strategy.run(self._replica_update, args=(ids, weights, scale))
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        scaled_up = self._loss_scale.value.read_value() if self._loss_scale else tf.constant(1.0)
+        norm_limit = self._spike_guard.limit() if self._spike_guard else tf.constant(math.inf)
+        losses, norms = self._strategy.run(
+            self._replica_update, args=(ids, weights, scale, scaled_up, norm_limit)
+        )
         loss = self._strategy.reduce(tf.distribute.ReduceOp.SUM, losses, axis=None)
-        return loss, self._strategy.reduce(tf.distribute.ReduceOp.MEAN, norms, axis=None)
+        norm = self._strategy.reduce(tf.distribute.ReduceOp.MEAN, norms, axis=None)
+        is_finite = tf.math.is_finite(norm)
+        if self._loss_scale:
+            self._loss_scale.next(is_finite)
+        if self._spike_guard:
+            self._spike_guard.next(norm, is_finite)
+        self._steps.assign_add(1)
+        return loss, norm, is_finite & (norm <= norm_limit)
 
     def _replica_update(
-        self, ids_BU: tf.Tensor, weights_BT: tf.Tensor, scale: tf.Tensor
+        self,
+        ids_BU: tf.Tensor,
+        weights_BT: tf.Tensor,
+        scale: tf.Tensor,
+        scaled_up: tf.Tensor,
+        norm_limit: tf.Tensor,
     ) -> tuple[tf.Tensor, tf.Tensor]:
         replica = tf.distribute.get_replica_context()
         replica_id = tf.cast(replica.replica_id_in_sync_group, tf.uint32)
-        step = tf.cast(self.optimizer.iterations.value, tf.uint32)
+        step = tf.cast(self._steps.read_value(), tf.uint32)
         draw = step * tf.constant(replica.num_replicas_in_sync, tf.uint32) + replica_id
-        loss, gradients = self._gradients(ids_BU, weights_BT, scale, draw)
+        loss, gradients = self._gradients(ids_BU, weights_BT, scale * scaled_up, draw)
         gradients = replica.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
-        norm = tf.linalg.global_norm(gradients)
+        norm = tf.linalg.global_norm(gradients) / scaled_up
         # tf.clip_by_global_norm would do, but makes NaN of everything where the limit is infinite.
-        shrink = tf.minimum(1.0, self._config.gradient_clip_norm / norm)
-        gradients = [gradient * shrink for gradient in gradients]
-        self.optimizer.apply(gradients, self.model.trainable_variables)
-        return loss, norm
+        shrink = tf.minimum(1.0, self._config.gradient_clip_norm / norm) / scaled_up
+        rate = tf.cast(self._schedule(step + 1), tf.float32)
+
+        def apply() -> None:
+            self.optimizer.update(gradients, self.model.trainable_variables, rate, shrink)
+
+        tf.cond(tf.math.is_finite(norm) & (norm <= norm_limit), apply, lambda: None)
+        return loss / scaled_up, norm
 
     def _loss_and_gradients(
         self, ids_BU: tf.Tensor, weights_BT: tf.Tensor, scale: tf.Tensor, draw: tf.Tensor
     ) -> tuple[tf.Tensor, list[tf.Tensor]]:
         """Returns a share's loss and gradients; `draw` is the number of the dropout's draw."""
+        count = self._config.accumulation_steps
+        if count == 1:
+            return self._micro_batch(ids_BU, weights_BT, scale, draw)
+        ids_KMU = tf.reshape(ids_BU, [count, -1, ids_BU.shape[1]])
+        weights_KMT = tf.reshape(weights_BT, [count, -1, weights_BT.shape[1]])
+
+        def add_micro_batch(k: tf.Tensor, *sums: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            loss, gradients = self._micro_batch(
+                ids_KMU[k], weights_KMT[k], scale, draw * count + tf.cast(k, tf.uint32)
+            )
+            terms = (loss, *gradients)
+            return (k + 1, *(total + term for total, term in zip(sums, terms, strict=True)))
+
+        zeros = [tf.zeros(v.shape, tf.float32) for v in self.model.trainable_variables]
+        _, loss, *gradients = tf.while_loop(
+            lambda k, *_: k < count, add_micro_batch, [0, tf.constant(0.0), *zeros]
+        )
+        return loss, gradients
+
+    def _micro_batch(
+        self, ids_MU: tf.Tensor, weights_MT: tf.Tensor, scale: tf.Tensor, draw: tf.Tensor
+    ) -> tuple[tf.Tensor, list[tf.Tensor]]:
         variables = [variable.value for variable in self.model.trainable_variables]
-        with tf.GradientTape() as tape, self._dropout_seeds(draw):
-            hidden_BTD = self.model.hidden_states(ids_BU[:, :-1], training=True)
+        with self._dropout_seeds(draw), tf.GradientTape() as tape:
+            hidden_MTD = self.model.hidden_states(
+                ids_MU[:, :-1],
+                training=True,
+                recompute=self._config.recompute,
+                document_start=self._document_start,
+            )
             loss = scale * summed_cross_entropy(
-                hidden_BTD,
-                tf.convert_to_tensor(self.model.token_embedding.embeddings),
-                ids_BU[:, 1:],
-                weights_BT,
+                hidden_MTD,
+                tf.cast(self.model.token_embedding.embeddings, hidden_MTD.dtype),
+                ids_MU[:, 1:],
+                weights_MT,
                 self._config.loss_chunk_size,
+                self._config.vocab_multiple,
             )
         return loss, [tf.convert_to_tensor(g) for g in tape.gradient(loss, variables)]
 
@@ -167,11 +264,25 @@ class TrainStep:
         return self._strategy.reduce(tf.distribute.ReduceOp.SUM, sums, axis=None)
 
     def _summed_nll(self, ids_BU: tf.Tensor, weights_BT: tf.Tensor) -> tf.Tensor:
-        hidden_BTD = self.model.hidden_states(ids_BU[:, :-1])
-        nll_N = token_nll(
-            tf.reshape(hidden_BTD, [-1, hidden_BTD.shape[-1]]),
-            tf.convert_to_tensor(self.model.token_embedding.embeddings),
-            tf.reshape(ids_BU[:, 1:], [-1]),
-            self._config.loss_chunk_size,
-        )
+        with self._averages():
+            hidden_BTD = self.model.hidden_states(
+                ids_BU[:, :-1], document_start=self._document_start
+            )
+            nll_N = token_nll(
+                tf.reshape(hidden_BTD, [-1, hidden_BTD.shape[-1]]),
+                tf.cast(self.model.token_embedding.embeddings, hidden_BTD.dtype),
+                tf.reshape(ids_BU[:, 1:], [-1]),
+                self._config.loss_chunk_size,
+            )
         return tf.reduce_sum(nll_N * tf.reshape(weights_BT, [-1]))
+
+    def _averages(self) -> keras.StatelessScope:
+        """Returns a scope in which the model's weights are their averages, where there are any."""
+        averages = self.optimizer.averages
+        variables = self.model.trainable_variables if averages else []
+        return keras.StatelessScope(list(zip(variables, averages, strict=True)))
+
+
+def _assign(variables: list[keras.Variable], values: list[keras.Variable]) -> None:
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value.numpy())

@@ -67,7 +67,7 @@ def train(
     train_step = TrainStep(model_config, config, strategy)
     checkpoints = Checkpoints(
         folder / "checkpoints",
-        tf.train.Checkpoint(model=train_step.model, optimizer=train_step.optimizer),
+        tf.train.Checkpoint(**train_step.state),
         config.keep_checkpoints,
         is_writer=is_chief(strategy),
     )
@@ -136,18 +136,18 @@ def _do_step(
     """Does the step whose number is `done`, the first being 1, and returns its record."""
     first = (done - 1) * config.global_batch_size
     ids, weights = train_tokens.batch(config.seed, first, config.global_batch_size)
-    loss, gradient_norm = train_step.update(ids, weights)
-    if not math.isfinite(loss):
+    result = train_step.update(ids, weights)
+    if not math.isfinite(result.loss):
         raise ValueError(
-            f"loss is {loss} at step {done}: try a learning_rate below "
+            f"loss is {result.loss} at step {done}: try a learning_rate below "
             f"{config.learning_rate} or warmup_steps above {config.warmup_steps}"
         )
     return {
         "step": done,
         "tokens": int(weights.sum()),
-        "loss": loss,
-        "gradient_norm": gradient_norm,
-        "learning_rate": train_step.learning_rate(done - 1),
+        "loss": result.loss,
+        "gradient_norm": result.gradient_norm,
+        "learning_rate": train_step.learning_rate(done),
     }
 
 

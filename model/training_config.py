@@ -5,6 +5,7 @@ import math
 from typing import Literal
 
 StrategyName = Literal["one_device", "mirrored", "multi_worker"]
+Precision = Literal["float32", "mixed_bfloat16", "mixed_float16"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,20 +43,35 @@ class TrainingConfig:
 
     Args:
         steps: Optimiser updates.
-        global_batch_size: Sequences of one context in a step, over all replicas.
+        global_batch_size: Sequences of one context in a step, over all replicas and micro-batches.
+        accumulation_steps: Micro-batches into which each replica cuts its share of the batch. Their
+            gradients are summed before the one update, so that only memory and time depend on it.
         learning_rate: Its peak.
         final_learning_rate_share: The cosine's floor as a share of the peak.
         warmup_steps: Steps of linear rise to the peak.
         weight_decay: AdamW's, on matrices only.
         beta_1, beta_2: AdamW's decay of the gradient's mean and of its square's.
         gradient_clip_norm: Gradients above this global norm are scaled down to it; `.inf` never.
+        skip_spikes: If given, an update whose gradient norm lies more than this many standard
+            deviations above the running mean of about 100 steps is not applied; see
+            `model/update_guards.py`.
+        average_decay: If given, evaluated and exported is an exponential moving average of the
+            weights, which forgets them by this factor in each update.
+        precision: `mixed_bfloat16` and `mixed_float16` make products and activations in 16 bits;
+            weights, normalisation, softmax and loss stay in float32. float16's loss is scaled.
+        document_mask: Whether a position sees its own document only, with positions counted from
+            the document's start, where several documents share a row. GPT-2 was trained without.
         seed: Of weights, order of data and dropout.
         eval_every_steps: How often the eval split is measured.
         eval_batches: Batches of the eval split in such a measurement, always the same ones.
         checkpoint_every_steps: How often a checkpoint is written.
         keep_checkpoints: How many of the newest are kept.
         xla: Whether forward and backward pass are compiled by XLA.
+        recompute: Whether the backward pass computes each block again instead of keeping what is
+            inside of it (gradient checkpointing): less memory, about a third more arithmetic.
         loss_chunk_size: Positions whose logits exist at one time; see `model/loss.py`.
+        vocab_multiple: The output projection is made for the vocabulary rounded up to a multiple of
+            this. Tensor cores like 64 or 128. Nothing else changes: no weight, no probability.
         strategy: Where it runs.
 
     Raises:
@@ -64,6 +80,7 @@ class TrainingConfig:
 
     steps: int
     global_batch_size: int = 8
+    accumulation_steps: int = 1
     learning_rate: float = 6e-4
     final_learning_rate_share: float = 0.1
     warmup_steps: int = 100
@@ -71,24 +88,32 @@ class TrainingConfig:
     beta_1: float = 0.9
     beta_2: float = 0.95
     gradient_clip_norm: float = 1.0
+    skip_spikes: float | None = None
+    average_decay: float | None = None
+    precision: Precision = "float32"
+    document_mask: bool = False
     seed: int = 0
     eval_every_steps: int = 100
     eval_batches: int = 16
     checkpoint_every_steps: int = 200
     keep_checkpoints: int = 2
     xla: bool = True
+    recompute: bool = False
     loss_chunk_size: int = 512
+    vocab_multiple: int = 1
     strategy: StrategyConfig = dataclasses.field(default_factory=StrategyConfig)
 
     def __post_init__(self) -> None:
         at_least_one = (
             "steps",
             "global_batch_size",
+            "accumulation_steps",
             "eval_every_steps",
             "eval_batches",
             "checkpoint_every_steps",
             "keep_checkpoints",
             "loss_chunk_size",
+            "vocab_multiple",
         )
         for name in at_least_one:
             _require(getattr(self, name) >= 1, name, getattr(self, name), ">= 1")
@@ -103,11 +128,15 @@ class TrainingConfig:
         _require(0 <= share <= 1, "final_learning_rate_share", share, "in [0, 1]")
         warmup = self.warmup_steps
         _require(0 <= warmup < self.steps, "warmup_steps", warmup, f"in [0, steps={self.steps})")
+        spikes, decay = self.skip_spikes, self.average_decay
+        _require(spikes is None or spikes > 0, "skip_spikes", spikes, "> 0")
+        _require(decay is None or 0 < decay < 1, "average_decay", decay, "in (0, 1)")
+        shares = self.strategy.num_devices * self.accumulation_steps
         _require(
-            self.global_batch_size % self.strategy.num_devices == 0,
+            self.global_batch_size % shares == 0,
             "global_batch_size",
             self.global_batch_size,
-            f"a multiple of num_devices={self.strategy.num_devices}",
+            f"a multiple of num_devices * accumulation_steps = {shares}",
         )
 
 

@@ -29,6 +29,7 @@ class TransformerBlock(keras.layers.Layer):
 
     Call arguments:
         x_BTD: float [B, T, D].
+        documents_BT: As in `MultiHeadSelfAttention`.
         training: Whether dropout is active.
 
     Returns:
@@ -85,8 +86,10 @@ class TransformerBlock(keras.layers.Layer):
         self.feed_forward_norm.build(input_shape)
         self.feed_forward.build(input_shape)
 
-    def call(self, x_BTD: tf.Tensor, training: bool = False) -> tf.Tensor:
-        x_BTD += self.attention(self.attention_norm(x_BTD), training=training)
+    def call(
+        self, x_BTD: tf.Tensor, documents_BT: tf.Tensor | None = None, training: bool = False
+    ) -> tf.Tensor:
+        x_BTD += self.attention(self.attention_norm(x_BTD), documents_BT, training=training)
         return x_BTD + self.feed_forward(self.feed_forward_norm(x_BTD), training=training)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:

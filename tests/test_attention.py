@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from model import MultiHeadSelfAttention
-from model.attention import causal_bias
+from model.attention import attention_bias
 from tests import numpy_gpt2
 from tests.small_models import randomize
 
@@ -28,8 +28,8 @@ def test_attention_equals_numpys(num_heads):
     np.testing.assert_allclose(layer(x_BTD), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_the_causal_bias_shuts_out_later_positions_alone():
-    assert causal_bias(3).numpy().tolist() == [
+def test_the_attention_bias_shuts_out_later_positions_alone():
+    assert attention_bias(3).numpy().tolist() == [
         [0.0, -1e9, -1e9],
         [0.0, 0.0, -1e9],
         [0.0, 0.0, 0.0],
