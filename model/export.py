@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+from typing import Any
 
 import tensorflow as tf
 
@@ -17,7 +18,7 @@ EXAMPLE_FEATURES = {
     "num_bytes": tf.io.FixedLenFeature([], tf.int64),
 }
 
-_EVALUATION = "evaluation.json"
+_DESCRIPTION = os.path.join("assets.extra", "gpt2.json")
 
 
 class DocumentScorer(tf.Module):
@@ -91,21 +92,48 @@ class ServedGPT2(DocumentScorer):
         return {"ids": new_ids, "lengths": new_lengths}
 
 
-def export_gpt2(model: GPT2, folder: str | os.PathLike[str], stride: int) -> None:
+def export_gpt2(
+    model: GPT2, folder: str | os.PathLike[str], stride: int, *, start: str = "scratch"
+) -> None:
     """Writes a SavedModel with the signatures of `ServedGPT2` into `folder`.
 
-    `assets.extra/evaluation.json`, which servers ignore, says with which stride it scores.
+    `assets.extra/gpt2.json`, which servers ignore, has what the variables alone do not tell:
+    `model`, the fields of `GPT2Config`; `stride`, with which it scores; and `start`.
+
+    Args:
+        model: The model.
+        folder: Where it goes.
+        stride: How far `evaluate` moves its window, in tokens, see `document_nll`.
+        start: Where the model's training started.
+
+    Raises:
+        ValueError: `stride` is out of its range.
     """
     served = ServedGPT2(model, stride)
     signatures = {"serving_default": served.serve, "evaluate": served.evaluate}
     tf.saved_model.save(served, os.fspath(folder), signatures=signatures)
-    extra = os.path.join(folder, "assets.extra")
-    tf.io.gfile.makedirs(extra)
-    with tf.io.gfile.GFile(os.path.join(extra, _EVALUATION), "w") as file:
-        file.write(json.dumps({"stride": stride}) + "\n")
+    description = {"model": model.config.to_dict(), "stride": stride, "start": start}
+    tf.io.gfile.makedirs(os.path.join(folder, os.path.dirname(_DESCRIPTION)))
+    with tf.io.gfile.GFile(os.path.join(folder, _DESCRIPTION), "w") as file:
+        file.write(json.dumps(description, indent=2) + "\n")
+
+
+def read_description(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """Returns `model`, `stride` and `start`, as `export_gpt2` wrote them into `folder`.
+
+    Raises:
+        ValueError: There is no such description.
+    """
+    path = os.path.join(folder, _DESCRIPTION)
+    try:
+        with tf.io.gfile.GFile(path) as file:
+            return json.loads(file.read())
+    except tf.errors.NotFoundError as error:
+        raise ValueError(
+            f"{os.fspath(folder)} must be a model that was exported here, but has no {_DESCRIPTION}"
+        ) from error
 
 
 def read_stride(folder: str | os.PathLike[str]) -> int:
     """Returns the stride, in tokens, with which the SavedModel in `folder` scores documents."""
-    with tf.io.gfile.GFile(os.path.join(folder, "assets.extra", _EVALUATION)) as file:
-        return int(json.loads(file.read())["stride"])
+    return int(read_description(folder)["stride"])

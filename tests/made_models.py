@@ -65,7 +65,7 @@ def export(nll: Sequence[float] | np.ndarray, folder: Path, stride: int = 16) ->
     model = TokenTable(nll)
     tf.saved_model.save(model, str(folder), signatures={"evaluate": model.evaluate})
     (folder / "assets.extra").mkdir()
-    (folder / "assets.extra" / "evaluation.json").write_text(json.dumps({"stride": stride}))
+    (folder / "assets.extra" / "gpt2.json").write_text(json.dumps({"stride": stride}))
     return str(folder)
 
 
