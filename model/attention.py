@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 
 from model.config import KERNEL_STDDEV, check_heads
+from model.dropout import Dropout
 
 
 @keras.saving.register_keras_serializable(package="gpt2_tfx")
@@ -63,8 +64,8 @@ class MultiHeadSelfAttention(keras.layers.Layer):
             dtype=self.dtype_policy,
             name="output_projection",
         )
-        self.attention_dropout = keras.layers.Dropout(dropout, dtype=self.dtype_policy)
-        self.output_dropout = keras.layers.Dropout(dropout, dtype=self.dtype_policy)
+        self.attention_dropout = Dropout(dropout, dtype=self.dtype_policy)
+        self.output_dropout = Dropout(dropout, dtype=self.dtype_policy)
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         self.query_key_value.build(input_shape)

@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 
 from model.config import KERNEL_STDDEV
+from model.dropout import Dropout
 
 
 @keras.saving.register_keras_serializable(package="gpt2_tfx")
@@ -56,7 +57,7 @@ class FeedForwardNetwork(keras.layers.Layer):
             dtype=self.dtype_policy,
             name="output_projection",
         )
-        self.output_dropout = keras.layers.Dropout(dropout, dtype=self.dtype_policy)
+        self.output_dropout = Dropout(dropout, dtype=self.dtype_policy)
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         self.expansion.build(input_shape)

@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 
 from model.config import POSITION_STDDEV, TOKEN_STDDEV, GPT2Config
+from model.dropout import Dropout
 from model.recompute import recomputed
 from model.transformer_block import TransformerBlock
 
@@ -76,7 +77,7 @@ class GPT2(keras.Model):
             dtype=self.dtype_policy,
             name="position_embedding",
         )
-        self.embedding_dropout = keras.layers.Dropout(dropout, dtype=self.dtype_policy)
+        self.embedding_dropout = Dropout(dropout, dtype=self.dtype_policy)
         self.blocks = [
             TransformerBlock(
                 embedding_dim,
