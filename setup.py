@@ -31,6 +31,7 @@ setup(
         "tensorboard>=2.20,<3",  # TensorFlow writes its logs by it, but no longer installs it
         "pydantic>=2.7,<3",
         "PyYAML>=6,<7",
+        "safetensors>=0.5,<1",
         "tensorflow>=2.21,<2.22",
         "tensorflow-model-analysis>=0.52,<0.53",
         "tensorflow-serving-api>=2.19.1,<2.20",

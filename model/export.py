@@ -10,6 +10,7 @@ import tensorflow as tf
 from model.generation import generate
 from model.gpt2 import GPT2
 from model.scoring import document_nll
+from model.tokenizer import VOCAB_SIZE
 
 # The transformed example: the document's tokens with one `<|endoftext|>` last, and the length of
 # its text in UTF-8.
@@ -107,8 +108,14 @@ def export_gpt2(
         start: Where the model's training started.
 
     Raises:
-        ValueError: `stride` is out of its range.
+        ValueError: `stride` is out of its range, or the vocabulary is not GPT-2's, whose
+            `<|endoftext|>` scoring and generation rely on.
     """
+    if model.config.vocab_size != VOCAB_SIZE:
+        raise ValueError(
+            f"vocab_size must be {VOCAB_SIZE}, the size of GPT-2's vocabulary, for a model to be "
+            f"scored or served, got {model.config.vocab_size}"
+        )
     served = ServedGPT2(model, stride)
     signatures = {"serving_default": served.serve, "evaluate": served.evaluate}
     tf.saved_model.save(served, os.fspath(folder), signatures=signatures)

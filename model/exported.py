@@ -1,6 +1,5 @@
 """An exported SavedModel as a source of weights."""
 
-import dataclasses
 import os
 
 from model.export import read_description
@@ -24,9 +23,8 @@ def load_exported(folder: str | os.PathLike[str]) -> GPT2:
     model = GPT2(**read_description(folder)["model"])
     model.build((None, model.config.max_length))
     saved = checkpoint_tensors(folder, os.path.join(folder, "variables", "variables"))
-    weights = {name: shape for name, shape in saved.shapes.items() if name.startswith("weights/")}
     assign_all(
         {_NAME.format(index): weight for index, weight in enumerate(model.weights)},
-        dataclasses.replace(saved, shapes=weights),
+        saved.only(lambda name: name.startswith("weights/")),
     )
     return model

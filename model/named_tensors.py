@@ -9,6 +9,9 @@ import tensorflow as tf
 
 Shape = tuple[int, ...]
 
+# What becomes float32 without losing anything.
+_DTYPES = ("float32", "float16", "bfloat16")
+
 
 @dataclasses.dataclass(frozen=True)
 class Tensors:
@@ -17,49 +20,69 @@ class Tensors:
     Args:
         source: The file or folder, for messages.
         shapes: The shape of each by its name.
+        dtypes: Its type, as NumPy calls it.
         read: Returns the tensor of a name.
     """
 
     source: str
     shapes: Mapping[str, Shape]
+    dtypes: Mapping[str, str]
     read: Callable[[str], np.ndarray]
 
+    def only(self, is_wanted: Callable[[str], bool]) -> "Tensors":
+        """Returns the source without the tensors whose names are not wanted."""
+        wanted = {name: shape for name, shape in self.shapes.items() if is_wanted(name)}
+        return dataclasses.replace(self, shapes=wanted)
 
-def assign_all(variables: Mapping[str, keras.Variable], tensors: Tensors) -> None:
+
+def assign_all(
+    variables: Mapping[str, keras.Variable],
+    tensors: Tensors,
+    stored_shape: Callable[[str, Shape], Shape] = lambda _name, shape: shape,
+) -> None:
     """Assigns to each variable the tensor of its name; all of them fit, or none is assigned.
 
     Args:
         variables: What is to be assigned, by the names that the source has for them.
-        tensors: The source.
+        tensors: The source; 16-bit tensors become float32.
+        stored_shape: From a name and its variable's shape to the shape that the source gives the
+            same numbers.
 
     Raises:
-        ValueError: Names every tensor that is missing, extra or of another shape.
+        ValueError: Names every tensor that is missing, extra, of another shape or of a type that
+            float32 cannot hold.
     """
-    expected = {name: tuple(variable.shape) for name, variable in variables.items()}
-    problems = differences(expected, tensors.shapes)
+    expected = {
+        name: stored_shape(name, tuple(variable.shape)) for name, variable in variables.items()
+    }
+    problems = _differences(expected, tensors)
     if problems:
         listed = "\n".join(f"  {problem}" for problem in problems)
         raise ValueError(f"{tensors.source} does not hold this model's tensors:\n{listed}")
     for name, variable in variables.items():
-        variable.assign(tensors.read(name))
+        variable.assign(tensors.read(name).astype(np.float32, copy=False).reshape(variable.shape))
 
 
-def differences(expected: Mapping[str, Shape], found: Mapping[str, Shape]) -> list[str]:
-    """Returns a line for each name that is missing, extra or has another shape."""
-    problems = [
-        f"missing: {name} {list(shape)}" for name, shape in expected.items() if name not in found
+def _differences(expected: Mapping[str, Shape], tensors: Tensors) -> list[str]:
+    """Returns a line for each name that is missing, extra, or has another shape or type."""
+    found = tensors.shapes
+    missing = [name for name in expected if name not in found]
+    extra = [name for name in found if name not in expected]
+    shared = [name for name in expected if name in found]
+    return [
+        *(f"missing: {name} {list(expected[name])}" for name in missing),
+        *(f"extra: {name} {list(found[name])}" for name in sorted(extra)),
+        *(
+            f"wrong shape: {name} must be {list(expected[name])}, got {list(found[name])}"
+            for name in shared
+            if found[name] != expected[name]
+        ),
+        *(
+            f"wrong type: {name} must be {', '.join(_DTYPES)}, got {tensors.dtypes[name]}"
+            for name in shared
+            if tensors.dtypes[name] not in _DTYPES
+        ),
     ]
-    problems += [
-        f"extra: {name} {list(shape)}"
-        for name, shape in sorted(found.items())
-        if name not in expected
-    ]
-    problems += [
-        f"wrong shape: {name} must be {list(shape)}, got {list(found[name])}"
-        for name, shape in expected.items()
-        if name in found and found[name] != shape
-    ]
-    return problems
 
 
 def checkpoint_tensors(source: str, prefix: str) -> Tensors:
@@ -85,5 +108,10 @@ def checkpoint_tensors(source: str, prefix: str) -> Tensors:
         except unreadable as error:
             raise ValueError(f"{source} is not a whole checkpoint: {name}: {error}") from error
 
-    shapes = reader.get_variable_to_shape_map()
-    return Tensors(source, {name: tuple(shape) for name, shape in shapes.items()}, read)
+    shapes, dtypes = reader.get_variable_to_shape_map(), reader.get_variable_to_dtype_map()
+    return Tensors(
+        source,
+        {name: tuple(shape) for name, shape in shapes.items()},
+        {name: dtype.name for name, dtype in dtypes.items()},
+        read,
+    )

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline.weights import add_weights_parsers
+
 if TYPE_CHECKING:
     from pipeline.config import PipelineConfig
 
@@ -106,17 +108,18 @@ def _config(options: argparse.Namespace) -> "PipelineConfig":
 
 def _parser() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument(
+    common.add_argument("--traceback", action="store_true", help="with an error, say where")
+    configured = argparse.ArgumentParser(add_help=False, parents=[common])
+    configured.add_argument(
         "--config", default="shakespeare", metavar="NAME|FILE", help="default: shakespeare"
     )
-    common.add_argument(
+    configured.add_argument(
         "--set",
         action="append",
         default=[],
         metavar="a.b=value",
         help="put another value in the configuration; may be given again",
     )
-    common.add_argument("--traceback", action="store_true", help="with an error, say where")
 
     parser = argparse.ArgumentParser(
         prog="gpt2-tfx", description="Trains, evaluates, pushes and serves a GPT-2."
@@ -125,7 +128,7 @@ def _parser() -> argparse.ArgumentParser:
 
     def add(name: str, command: object, description: str) -> argparse.ArgumentParser:
         added = commands.add_parser(
-            name, parents=[common], help=description, description=description
+            name, parents=[configured], help=description, description=description
         )
         added.set_defaults(command=command)
         return added
@@ -141,6 +144,7 @@ def _parser() -> argparse.ArgumentParser:
     generate.add_argument("--top-p", type=float, default=0.95, help="1: all tokens")
     generate.add_argument("--seed", type=int, default=0)
     generate.add_argument("--timeout", type=float, default=60.0, help="seconds")
+    add_weights_parsers(commands, common)
     return parser
 
 

@@ -1,0 +1,101 @@
+"""The commands `gpt2-tfx weights import` and `gpt2-tfx weights export`."""
+
+import argparse
+import contextlib
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+from model.sizes import SIZES
+
+
+def add_weights_parsers(commands: Any, common: argparse.ArgumentParser) -> None:
+    """Adds `weights`, with what stands below it, to the command line's subparsers.
+
+    Args:
+        commands: What `ArgumentParser.add_subparsers` gave.
+        common: The parser of options that every command has.
+    """
+    description = "Read and write GPT-2's published forms."
+    weights = commands.add_parser("weights", help=description, description=description)
+    actions = weights.add_subparsers(required=True, metavar="ACTION")
+
+    description = (
+        "Turn weights from Hugging Face's form or OpenAI's into a model that can be served, scored "
+        "and trained on."
+    )
+    added = actions.add_parser(
+        "import", parents=[common], help=description, description=description
+    )
+    added.add_argument("source", metavar="SOURCE", help="folder with the weights")
+    added.add_argument("out", metavar="OUT", help="folder to be written; must not exist")
+    added.add_argument("--size", choices=SIZES, help="fail unless the weights have this size")
+    added.set_defaults(command=_import)
+
+    description = "Write a model in Hugging Face's form."
+    added = actions.add_parser(
+        "export", parents=[common], help=description, description=description
+    )
+    added.add_argument("model", metavar="MODEL", help="folder with a model or weights, any form")
+    added.add_argument("out", metavar="OUT", help="folder to be written; must not exist")
+    added.set_defaults(command=_export)
+
+
+def _import(options: argparse.Namespace) -> None:
+    _start_tensorflow()
+    from model.export import export_gpt2
+    from model.pretrained import load_pretrained
+    from model.sizes import check_size
+    from model.staged_folder import check_absent, staged_folder
+
+    check_absent(options.out)  # before seconds of reading
+    model = load_pretrained(options.source)
+    if options.size is not None:
+        check_size(model.config, options.size)
+    with staged_folder(options.out) as staged:
+        start = f"weights: {options.source}"
+        export_gpt2(model, staged, stride=model.config.max_length, start=start)
+    print(f"wrote {options.out}: {model.count_params():,} parameters")
+
+
+def _export(options: argparse.Namespace) -> None:
+    _start_tensorflow()
+    from model.huggingface import write_huggingface
+    from model.pretrained import load_pretrained
+    from model.staged_folder import check_absent
+
+    check_absent(options.out)
+    model = load_pretrained(options.model)
+    write_huggingface(model, options.out)
+    print(f"wrote {options.out}: {model.count_params():,} parameters")
+
+
+def _start_tensorflow() -> None:
+    """Imports TensorFlow and has it look for devices, without its saying that it found no GPU."""
+    with _native_messages_hidden():
+        import tensorflow as tf
+
+        tf.zeros([])
+
+
+@contextlib.contextmanager
+def _native_messages_hidden() -> Iterator[None]:
+    """Keeps what C++ code writes to stderr off it, and shows it if there is an error after all.
+
+    Nothing else turns those lines off.
+    """
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as file:
+        os.dup2(file.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            file.seek(0)
+            os.write(stderr, file.read())
+            raise
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
