@@ -12,6 +12,7 @@ from tfx.types import artifact_utils, standard_artifacts
 from tfx.utils import io_utils, path_utils
 
 from components.transformed_examples import list_files, read_batches
+from components.versions import newest_version
 from model.export import read_stride
 from model.tokenizer import VOCAB_SIZE
 from model.unigram import count_tokens, export_unigram, unigram_nll
@@ -73,24 +74,6 @@ def BaselineModel(  # noqa: N802 (a component is named like a class)
     }
     with fileio.open(os.path.join(baseline.uri, REPORT), "w") as file:
         file.write(json.dumps(report, indent=2) + "\n")
-
-
-def newest_version(serving_folder: str) -> int | None:
-    """Returns the version that a server would serve: the greatest that is whole, or None."""
-    whole = [
-        version
-        for version in list_versions(serving_folder)
-        if fileio.exists(os.path.join(serving_folder, str(version), "saved_model.pb"))
-    ]
-    return max(whole, default=None)
-
-
-def list_versions(serving_folder: str) -> list[int]:
-    """Returns the numbers in a served model's folder, whole models or not."""
-    if not fileio.isdir(serving_folder):
-        return []
-    names = [name.rstrip("/") for name in fileio.listdir(serving_folder)]
-    return [int(name) for name in names if name.isascii() and name.isdigit()]
 
 
 def _check_stride(production: str, stride: int) -> None:

@@ -11,7 +11,7 @@ from tfx.proto import pusher_pb2
 from tfx.types import artifact_utils, standard_component_specs
 from tfx.utils import io_utils, path_utils, proto_utils
 
-from components.baseline import list_versions
+from components.versions import list_versions
 
 _STAGED = ".staged-"
 

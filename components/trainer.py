@@ -8,6 +8,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from components.start import find_start
 from components.transformed_examples import fingerprint, list_files, read_documents
 from model.config import GPT2Config
 from model.export import export_gpt2
@@ -32,28 +33,36 @@ def run_fn(fn_args: Any) -> None:
 
     Args:
         fn_args: TFX's FnArgs. Its `custom_config` holds `model` and `training`, the fields of
-            `GPT2Config` and `TrainingConfig`; `stride`, the evaluation's; and `checkpoints`, the
-            folder below which each run has its own.
+            `GPT2Config` and `TrainingConfig`; `stride`, the evaluation's; `start` and
+            `serving_folder`, see `find_start`; and `checkpoints`, the folder below which each run
+            has its own.
 
     Raises:
-        ValueError: A configuration value is out of range, or a split is shorter than a context.
+        ValueError: A configuration value is out of range, a split is shorter than a context, or
+            the weights to start from don't fit.
     """
     settings = fn_args.custom_config
     model_config = GPT2Config(**settings["model"])
     training_config = _training_config(settings["training"])
+    start = find_start(settings["start"], settings["serving_folder"], model_config)
     train_files, eval_files = list_files(fn_args.train_files), list_files(fn_args.eval_files)
     train_tokens = _pack("train", train_files, model_config.max_length)
     eval_tokens = _pack("eval", eval_files, model_config.max_length)
 
     folder = Path(settings["checkpoints"]) / run_key(
-        model_config, training_config, fingerprint(train_files + eval_files)
+        model_config, training_config, fingerprint(train_files + eval_files), start.digest
     )
-    result = train(model_config, training_config, train_tokens, eval_tokens, folder)
+    result = train(
+        model_config, training_config, train_tokens, eval_tokens, folder, initial=start.model
+    )
     if not is_chief(make_strategy(training_config.strategy)):
         return
-    export_gpt2(result.model, fn_args.serving_model_dir, settings["stride"])
+    export_gpt2(
+        result.model, fn_args.serving_model_dir, settings["stride"], start=start.description
+    )
     report = {
         "parameters": result.model.count_params(),
+        "start": start.description,
         "steps": training_config.steps,
         "train_loss": result.train_loss,
         "train_tokens": train_tokens.num_tokens,
@@ -66,8 +75,10 @@ def run_fn(fn_args: Any) -> None:
         file.write(json.dumps(report, indent=2) + "\n")
 
 
-def run_key(model_config: GPT2Config, training_config: TrainingConfig, data: str) -> str:
-    """Returns the name of the folder that belongs to this model, configuration and data.
+def run_key(
+    model_config: GPT2Config, training_config: TrainingConfig, data: str, start: str
+) -> str:
+    """Returns the name of the folder that belongs to this model, configuration, data and start.
 
     Checkpoints lie in it rather than below TFX's output, whose path is another one after every
     interruption: so a run that was killed finds them again, and no other run does.
@@ -75,7 +86,7 @@ def run_key(model_config: GPT2Config, training_config: TrainingConfig, data: str
     training = dataclasses.asdict(training_config)
     for name in _WITHOUT_EFFECT_ON_LOSSES:
         del training[name]
-    described = [dataclasses.asdict(model_config), training, data]
+    described = [dataclasses.asdict(model_config), training, data, start]
     return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:16]
 
 

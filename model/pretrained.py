@@ -9,12 +9,19 @@ from model.gpt2 import GPT2
 from model.huggingface import read_huggingface
 from model.openai_checkpoint import read_openai
 
+_SAVED_MODEL = "saved_model.pb"
+
 # The file by which a form is known, the form, and what reads it.
 _FORMS = (
-    ("saved_model.pb", "an exported model", load_exported),
+    (_SAVED_MODEL, "an exported model", load_exported),
     ("config.json", "Hugging Face's form", read_huggingface),
     ("hparams.json", "OpenAI's form", read_openai),
 )
+
+
+def is_exported_model(folder: str | os.PathLike[str]) -> bool:
+    """Returns whether `folder` holds a SavedModel."""
+    return tf.io.gfile.exists(os.path.join(folder, _SAVED_MODEL))
 
 
 def load_pretrained(folder: str | os.PathLike[str]) -> GPT2:

@@ -42,6 +42,7 @@ def train(
     train_tokens: PackedTokens,
     eval_tokens: PackedTokens,
     folder: Path,
+    initial: GPT2 | None = None,
 ) -> TrainingResult:
     """Trains a GPT-2, going on from the newest checkpoint in `folder` if there is one.
 
@@ -53,7 +54,8 @@ def train(
         train_tokens: The train split, packed for `model_config.max_length`.
         eval_tokens: The eval split, likewise.
         folder: Where checkpoints, `metrics.jsonl` and TensorBoard's files go. It must belong to
-            this model, this configuration and this data alone.
+            this model, this configuration, this data and this start alone.
+        initial: The model whose weights the first step starts with; drawn at random if not given.
 
     Raises:
         ValueError: The batch does not divide over the replicas, or a loss is not finite.
@@ -64,7 +66,7 @@ def train(
             f"global_batch_size must be a multiple of the {strategy.num_replicas_in_sync} "
             f"replicas, got {config.global_batch_size}"
         )
-    train_step = TrainStep(model_config, config, strategy)
+    train_step = TrainStep(model_config, config, strategy, initial=initial)
     checkpoints = Checkpoints(
         folder / "checkpoints",
         tf.train.Checkpoint(**train_step.state),

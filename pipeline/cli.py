@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.weights import add_weights_parsers
+from pipeline.weights import add_weights_parsers, start_tensorflow
 
 if TYPE_CHECKING:
     from pipeline.config import PipelineConfig
@@ -85,6 +85,13 @@ def _status(options: argparse.Namespace) -> None:
             print(f"{config.model_name} {version.version} {version.state} {version.error}".rstrip())
 
 
+def _score(options: argparse.Namespace) -> None:
+    start_tensorflow()
+    from pipeline.score import describe, score_files
+
+    print(describe(score_files(options.model, options.files, options.stride)))
+
+
 def _log_native_messages(config: "PipelineConfig", name: str) -> Path:
     """Sends what TensorFlow's C++ prints at start-up to a file below `output`, and returns it.
 
@@ -144,6 +151,16 @@ def _parser() -> argparse.ArgumentParser:
     generate.add_argument("--top-p", type=float, default=0.95, help="1: all tokens")
     generate.add_argument("--seed", type=int, default=0)
     generate.add_argument("--timeout", type=float, default=60.0, help="seconds")
+    description = "Tell how well a model predicts texts: perplexity and bits per byte."
+    score = commands.add_parser(
+        "score", parents=[common], help=description, description=description
+    )
+    score.set_defaults(command=_score)
+    score.add_argument(
+        "--model", required=True, metavar="PATH", help="folder with a model or weights, any form"
+    )
+    score.add_argument("--stride", type=int, help="tokens that the window moves; see the README")
+    score.add_argument("files", nargs="+", metavar="FILE", help=".txt, .jsonl[.gz] or .parquet")
     add_weights_parsers(commands, common)
     return parser
 

@@ -135,6 +135,9 @@ class PipelineConfig:
     Args:
         name: The pipeline's name; with a cache and a history of its own.
         model_name: The served model's name; the pipeline's when not given.
+        start: Where training starts: `scratch`; `production`, from the newest version of
+            `model_name` that was pushed, or from scratch as long as there is none; or a folder with
+            weights: one that was exported here, Hugging Face's form, or OpenAI's checkpoint.
         output: The folder that all that is written lies under.
         cache: Whether unchanged components are taken from the cache.
         data, model, training, evaluation, beam, serving: The parts.
@@ -148,6 +151,7 @@ class PipelineConfig:
     beam: BeamConfig = dataclasses.field(default_factory=BeamConfig)
     serving: ServingConfig = dataclasses.field(default_factory=ServingConfig)
     model_name: str = ""
+    start: str = "scratch"
     output: str = "output"
     cache: bool = True
 

@@ -13,6 +13,7 @@ from components.evaluation import eval_config
 from components.example_gen import corpus_example_gen
 from components.example_validator import ExampleValidator
 from components.pusher import Pusher
+from components.start import list_start_files
 from pipeline.config import PipelineConfig
 
 
@@ -57,6 +58,9 @@ def create_pipeline(config: PipelineConfig) -> tfx_pipeline.Pipeline:
             "model": config.model.to_dict(),
             "training": dataclasses.asdict(config.training),
             "stride": config.stride,
+            "start": config.start,
+            "start_files": list_start_files(config.start),
+            "serving_folder": config.serving_base,
             "checkpoints": config.checkpoints,
             "code": code,
         },

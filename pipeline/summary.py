@@ -25,6 +25,7 @@ class Summary:
         documents, refused: Records that were kept, and bad ones.
         train_tokens, eval_tokens: GPT-2 tokens of the two splits.
         parameters: Trainable parameters.
+        start: Where training started, see `components.start`.
         steps: Optimiser updates.
         train_loss: Mean over the last 50 steps, nats a token.
         eval_perplexity, eval_bits_per_byte: Of the candidate, on the eval split.
@@ -48,6 +49,7 @@ class Summary:
     train_tokens: int
     eval_tokens: int
     parameters: int
+    start: str
     steps: int
     train_loss: float
     eval_perplexity: float
@@ -87,7 +89,7 @@ class Summary:
             ("documents", f"{self.documents:,} kept, {self.refused:,} records refused"),
             ("ignored", ignored),
             ("tokens", f"{self.train_tokens:,} to train on, {self.eval_tokens:,} to evaluate on"),
-            ("model", f"{self.parameters:,} parameters, {self.steps:,} steps"),
+            ("model", f"{self.parameters:,} parameters, {self.steps:,} steps from {self.start}"),
             ("train loss", f"{self.train_loss:.3f} nats a token"),
             ("perplexity", f"{perplexity}, unigram model {self.unigram_perplexity:.1f}"),
             ("bits per byte", f"{bits_per_byte}, unigram model {self.unigram_bits_per_byte:.3f}"),
@@ -125,6 +127,7 @@ def summarize(config: PipelineConfig) -> Summary:
         train_tokens=training["train_tokens"],
         eval_tokens=training["eval_tokens"],
         parameters=training["parameters"],
+        start=training["start"],
         steps=training["steps"],
         train_loss=training["train_loss"],
         eval_perplexity=candidate[()]["perplexity"],

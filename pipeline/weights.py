@@ -44,7 +44,7 @@ def add_weights_parsers(commands: Any, common: argparse.ArgumentParser) -> None:
 
 
 def _import(options: argparse.Namespace) -> None:
-    _start_tensorflow()
+    start_tensorflow()
     from model.export import export_gpt2
     from model.pretrained import load_pretrained
     from model.sizes import check_size
@@ -61,7 +61,7 @@ def _import(options: argparse.Namespace) -> None:
 
 
 def _export(options: argparse.Namespace) -> None:
-    _start_tensorflow()
+    start_tensorflow()
     from model.huggingface import write_huggingface
     from model.pretrained import load_pretrained
     from model.staged_folder import check_absent
@@ -72,7 +72,7 @@ def _export(options: argparse.Namespace) -> None:
     print(f"wrote {options.out}: {model.count_params():,} parameters")
 
 
-def _start_tensorflow() -> None:
+def start_tensorflow() -> None:
     """Imports TensorFlow and has it look for devices, without its saying that it found no GPU."""
     with _native_messages_hidden():
         import tensorflow as tf

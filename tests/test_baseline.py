@@ -11,7 +11,8 @@ import pytest
 import tensorflow as tf
 from tfx.types import standard_artifacts
 
-from components.baseline import BaselineModel, list_versions, newest_version
+from components.baseline import BaselineModel
+from components.versions import list_versions, newest_version
 from tests.made_models import Document, export, write_documents
 
 VOCAB_SIZE = 50257

@@ -1,0 +1,134 @@
+"""How well a model predicts texts: the figures of the Evaluator, for any model and any files."""
+
+import dataclasses
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from components.preprocessing import encode_batch
+from components.records import Document, Refusal, read_records
+from model.export import read_stride
+from model.gpt2 import GPT2
+from model.pretrained import is_exported_model, load_pretrained
+from model.scoring import document_nll
+from model.tokenizer import VOCAB_SIZE
+
+_DOCUMENTS_AT_A_TIME = 16
+
+
+@dataclasses.dataclass
+class Score:
+    """Sums over documents, and what follows from them.
+
+    Args:
+        documents: How many.
+        tokens: GPT-2's, each document's `<|endoftext|>` counted.
+        num_bytes: The texts' length in UTF-8.
+        nll: -log p of all tokens, nats.
+    """
+
+    documents: int = 0
+    tokens: int = 0
+    num_bytes: int = 0
+    nll: float = 0.0
+
+    def add(self, tokens: int, num_bytes: int, nll: float) -> None:
+        """Counts a document."""
+        self.documents += 1
+        self.tokens += tokens
+        self.num_bytes += num_bytes
+        self.nll += nll
+
+    @property
+    def perplexity(self) -> float:
+        """exp(nll / tokens); infinite where no float can hold it."""
+        return float(np.exp(self.nll / self.tokens))
+
+    @property
+    def bits_per_byte(self) -> float:
+        """Nll in bits / bytes."""
+        return self.nll / (math.log(2) * self.num_bytes)
+
+
+def score_files(
+    model_folder: str, files: Sequence[str], stride: int | None = None
+) -> dict[str, Score]:
+    """Returns the score of each source in the files, in order of appearance.
+
+    Documents are read, tokenised and scored as the pipeline does it: see `read_records` and
+    `document_nll`.
+
+    Args:
+        model_folder: A model that `load_pretrained` reads.
+        files: `.txt`, `.jsonl`, `.jsonl.gz` or `.parquet`.
+        stride: Tokens that the window moves. If not given, that of the exported model, as in
+            its pipeline's evaluation; of published weights, the context.
+
+    Raises:
+        ValueError: The model can't be read or has another vocabulary, `stride` is out of range,
+            a file is in no such format, or a record is no document.
+    """
+    documents = _read(files)
+    model = load_pretrained(model_folder)
+    if model.config.vocab_size != VOCAB_SIZE:
+        raise ValueError(
+            f"{model_folder} must have GPT-2's vocabulary of {VOCAB_SIZE} ids, "
+            f"got {model.config.vocab_size}"
+        )
+    if stride is None:
+        is_exported = is_exported_model(model_folder)
+        stride = read_stride(model_folder) if is_exported else model.config.max_length
+    scorer = _scorer(model, stride)
+    scores: dict[str, Score] = {}
+    for first in range(0, len(documents), _DOCUMENTS_AT_A_TIME):
+        batch = documents[first : first + _DOCUMENTS_AT_A_TIME]
+        texts = [document.text.encode() for document in batch]
+        ids, lengths = encode_batch(np.array(texts, object))
+        nll = scorer(tf.RaggedTensor.from_row_lengths(ids, lengths)).numpy()
+        for document, text, length, value in zip(batch, texts, lengths, nll, strict=True):
+            score = scores.setdefault(document.source, Score())
+            score.add(int(length), len(text), float(value))
+    return scores
+
+
+def describe(scores: dict[str, Score]) -> str:
+    """Returns a line for each source, and one for all of them if there are several."""
+    rows = dict(scores)
+    if len(scores) > 1:
+        rows["all"] = Score(
+            **{
+                field.name: sum(getattr(score, field.name) for score in scores.values())
+                for field in dataclasses.fields(Score)
+            }
+        )
+    width = max(len("source"), *map(len, rows))
+    lines = [f"{'source':<{width}}  documents     tokens      bytes  perplexity  bits per byte"]
+    lines += [
+        f"{name:<{width}}  {score.documents:>9,}  {score.tokens:>9,}  {score.num_bytes:>9,}  "
+        f"{score.perplexity:>10.2f}  {score.bits_per_byte:>13.4f}"
+        for name, score in rows.items()
+    ]
+    return "\n".join(lines)
+
+
+def _read(files: Sequence[str]) -> list[Document]:
+    return [document for file in files for document in _documents(file)]
+
+
+def _documents(file: str) -> Iterator[Document]:
+    if not Path(file).is_file():
+        raise ValueError(f"{file}: no such file")
+    for record in read_records(file):
+        if isinstance(record, Refusal):
+            raise ValueError(f"{record.file}:{record.line}: {record.reason}")
+        yield record
+
+
+def _scorer(model: GPT2, stride: int) -> tf.types.experimental.PolymorphicFunction:
+    signature = [tf.RaggedTensorSpec([None, None], tf.int64, ragged_rank=1)]
+    return tf.function(
+        lambda documents: document_nll(model, documents, stride), input_signature=signature
+    )
