@@ -56,6 +56,11 @@ class TrainStep:
         ]
 
     @property
+    def state(self) -> dict[str, tf.Module]:
+        """All that a checkpoint must hold for training to go on exactly, by name."""
+        return {"model": self.model, "optimizer": self.optimizer}
+
+    @property
     def steps_done(self) -> int:
         """How many updates the model has had, in this process and before."""
         return int(self.optimizer.iterations.numpy())
