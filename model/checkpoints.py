@@ -1,40 +1,183 @@
-"""Checkpoints of a training run."""
+"""Checkpoints of a training run: whole ones only, the newest few and the best.
 
+    checkpoints/
+        best.json              which of them had the lowest eval loss
+        step-000200/
+            state.index        what tf.train.Checkpoint writes
+            state.data-00000-of-00001
+            step.json          the step, and the eval loss if it was measured there
+            SHA256SUMS         of the files above: `sha256sum --check` reads it
+
+A folder is written as `step-000200.staged` and renamed when it is complete, so that one cut off in
+the middle never has a checkpoint's name. What happens to it later, on a full or failing disk, shows
+in its sums. `tf.train.CheckpointManager` does neither, and does not know which one is best.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import sys
 from pathlib import Path
 
 import tensorflow as tf
 
+from model.strategy import Workers
+
+STATE, STEP, SUMS, BEST = "state", "step.json", "SHA256SUMS", "best.json"
+_STAGED = ".staged"
+_NO_CHECKPOINT, _NONE_WHOLE = 0, -1
+
 
 class Checkpoints:
-    """Writes and restores a run's state in one folder, keeping the newest few.
+    """Writes and restores a run's state in one folder, which all workers must see.
 
     Args:
         folder: Where they lie; made when the first is written.
         checkpoint: What is saved.
-        keep: How many of the newest are kept.
-        is_writer: Whether this process writes; the other workers only read.
+        keep: How many of the newest are kept. The one with the lowest eval loss of those that
+            stand at a measured step is kept beside them, however old it is.
+        workers: Who trains together. The chief alone writes.
     """
 
     def __init__(
-        self, folder: Path, checkpoint: tf.train.Checkpoint, keep: int, is_writer: bool
+        self, folder: Path, checkpoint: tf.train.Checkpoint, keep: int, workers: Workers
     ) -> None:
-        self._manager = tf.train.CheckpointManager(checkpoint, str(folder), max_to_keep=keep)
+        self._folder = folder
         self._checkpoint = checkpoint
-        self._is_writer = is_writer
+        self._keep = keep
+        self._workers = workers
 
-    def restore(self) -> bool:
-        """Restores the newest checkpoint and returns whether there was one.
+    def restore(self) -> int:
+        """Restores the newest whole checkpoint and returns its step, 0 if there is none.
+
+        Those that are not whole are named on stderr and deleted, so that they don't count among
+        those that are kept. Nothing is restored before a checkpoint has proved whole.
 
         Raises:
+            ValueError: There are checkpoints but none is whole, or the workers find different ones.
             AssertionError: The checkpoint and the model do not match.
         """
-        path = self._manager.latest_checkpoint
-        if path is None:
-            return False
-        self._checkpoint.restore(path).assert_existing_objects_matched()
-        return True
+        whole, refused = [], {}
+        for folder in self._folders():
+            damage = _damage(folder)
+            if damage is None:
+                whole.append(_step(folder))
+            else:
+                refused[folder] = damage
+        step = whole[0] if whole else _NONE_WHOLE if refused else _NO_CHECKPOINT
+        found = self._workers.gather(step)
+        if len(set(found)) > 1:
+            raise ValueError(
+                f"every worker must see the same checkpoints in {self._folder}, but the newest "
+                f"whole ones that they find are of steps {found} (0: none, -1: damaged ones only)"
+            )
+        if step == _NONE_WHOLE:
+            raise ValueError(
+                f"no checkpoint in {self._folder} is whole, delete them to start anew: "
+                + "; ".join(f"{folder.name}: {damage}" for folder, damage in refused.items())
+            )
+        if self._workers.is_chief:
+            for folder, damage in refused.items():
+                print(f"deleting checkpoint {folder}: {damage}", file=sys.stderr)
+                shutil.rmtree(folder)
+        if step != _NO_CHECKPOINT:
+            status = self._checkpoint.read(str(self._path(step) / STATE))
+            status.assert_consumed()
+        return step
 
-    def save(self, step: int) -> None:
-        """Writes a checkpoint: under another name first, then renamed, by TensorFlow."""
-        if self._is_writer:
-            self._manager.save(checkpoint_number=step)
+    def save(self, step: int, eval_loss: float | None = None) -> None:
+        """Writes a checkpoint and deletes those that need not be kept.
+
+        Args:
+            step: The step that was just done.
+            eval_loss: The eval loss after it, nats a token; None where it was not measured.
+        """
+        if not self._workers.is_chief:
+            return
+        path = self._path(step)
+        staged = path.with_name(path.name + _STAGED)
+        shutil.rmtree(staged, ignore_errors=True)
+        staged.mkdir(parents=True)
+        self._checkpoint.write(str(staged / STATE))
+        (staged / STEP).write_text(json.dumps({"step": step, "eval_loss": eval_loss}) + "\n")
+        (staged / SUMS).write_bytes(_sums(staged))
+        _bring_to_disk(staged)
+        if path.exists():
+            shutil.rmtree(path)
+        staged.rename(path)
+        self._rotate()
+
+    def _rotate(self) -> None:
+        folders = self._folders()
+        kept = set(folders[: self._keep])
+        measured = {step: loss for step, loss in map(_measurement, folders) if loss is not None}
+        if measured:
+            best = min(measured, key=lambda step: (measured[step], step))
+            kept.add(self._path(best))
+            staged = self._folder / (BEST + _STAGED)
+            staged.write_text(json.dumps({"step": best, "eval_loss": measured[best]}) + "\n")
+            staged.replace(self._folder / BEST)
+        for folder in [*self._folder.glob(f"step-*{_STAGED}"), *folders]:
+            if folder not in kept:
+                shutil.rmtree(folder)
+
+    def _folders(self) -> list[Path]:
+        """Returns the checkpoints' folders, the newest first."""
+        found = [
+            path for path in self._folder.glob("step-*") if re.fullmatch(r"\d+", path.name[5:])
+        ]
+        return sorted(found, key=_step, reverse=True)
+
+    def _path(self, step: int) -> Path:
+        return self._folder / f"step-{step:06d}"
+
+
+def _step(folder: Path) -> int:
+    return int(folder.name.removeprefix("step-"))
+
+
+def _measurement(folder: Path) -> tuple[int, float | None]:
+    """Returns a checkpoint's step, and its eval loss where it was measured."""
+    try:
+        return _step(folder), json.loads((folder / STEP).read_text())["eval_loss"]
+    except (OSError, ValueError, KeyError):
+        # Damaged since the run began. It can't be the best one; the next `restore` says so.
+        return _step(folder), None
+
+
+def _damage(folder: Path) -> str | None:
+    """Returns why the checkpoint is not whole, or None if it is."""
+    if not (folder / SUMS).exists():
+        return f"it has no {SUMS}"
+    stated, found = (folder / SUMS).read_bytes(), _sums(folder)
+    if stated == found:
+        return None
+    differing = set(stated.split(b"\n")) ^ set(found.split(b"\n"))
+    names = sorted({line.partition(b"  ")[2].decode(errors="replace") for line in differing} - {""})
+    return f"{SUMS} does not agree with {', '.join(names) or 'the files'}"
+
+
+def _sums(folder: Path) -> bytes:
+    """Returns the SHA-256 sums of a folder's files as `sha256sum` prints them, but for its own."""
+    names = sorted(path.name for path in folder.iterdir() if path.name != SUMS)
+    return b"".join(f"{_digest(folder / name)}  {name}\n".encode() for name in names)
+
+
+def _digest(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def _bring_to_disk(folder: Path) -> None:
+    """Returns when the files would survive a loss of power, and older ones may be deleted."""
+    for path in [*folder.iterdir(), folder]:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

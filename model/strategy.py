@@ -39,6 +39,52 @@ def is_chief(strategy: tf.distribute.Strategy) -> bool:
     return (resolver.task_type, resolver.task_id) == (chief, 0)
 
 
+def num_physical_devices(config: StrategyConfig, strategy: tf.distribute.Strategy) -> int:
+    """Returns how many devices the replicas share: logical CPUs are pieces of one CPU."""
+    if config.name == "mirrored" and config.device == "cpu":
+        return 1
+    return strategy.num_replicas_in_sync
+
+
+class Workers:
+    """The processes that train together under a strategy, this one among them.
+
+    Args:
+        strategy: The strategy; where it has one process, that one is alone.
+    """
+
+    def __init__(self, strategy: tf.distribute.Strategy) -> None:
+        self._strategy = strategy
+        resolver = strategy.cluster_resolver
+        self._is_alone = resolver is None or not resolver.cluster_spec()
+        self.is_chief = is_chief(strategy)
+
+    def gather(self, value: int) -> list[int]:
+        """Returns every worker's value, the chief's first, once for each of its replicas.
+
+        All workers must call it, and as often; it returns the same list to all, which makes it
+        safe to decide by: no worker is left waiting for one that decided otherwise.
+        """
+        if self._is_alone:
+            return [value]
+        # float64 holds every whole number below 2**53, and is summed on any kind of device.
+        gathered = self._gather(tf.constant(float(value), tf.float64))
+        return [int(each) for each in gathered.numpy()]
+
+    @tf.function
+    def _gather(self, value: tf.Tensor) -> tf.Tensor:
+        count = self._strategy.num_replicas_in_sync
+
+        def of_replica(value: tf.Tensor) -> tf.Tensor:
+            replica = tf.distribute.get_replica_context()
+            place = tf.one_hot(replica.replica_id_in_sync_group, count, dtype=tf.float64)
+            # Each replica fills in its own place and leaves the others 0: the sum is the list.
+            return replica.all_reduce(tf.distribute.ReduceOp.SUM, place * value)
+
+        gathered = self._strategy.run(of_replica, args=(value,))
+        return self._strategy.experimental_local_results(gathered)[0]
+
+
 def _multi_worker() -> tf.distribute.Strategy:
     if not json.loads(os.environ.get("TF_CONFIG") or "{}").get("cluster"):
         raise ValueError("strategy multi_worker needs the cluster in TF_CONFIG, which has none")

@@ -94,7 +94,7 @@ class TrainStep:
 
     @property
     def state(self) -> dict[str, tf.Module]:
-        """All that a later process needs to go on, by name, for `tf.train.Checkpoint`."""
+        """All that a checkpoint must hold for training to go on exactly, by name."""
         guards = {"loss_scale": self._loss_scale, "spike_guard": self._spike_guard}
         return {"model": self.model, "optimizer": self.optimizer, "steps": self._steps} | {
             name: guard for name, guard in guards.items() if guard is not None
@@ -109,6 +109,11 @@ class TrainStep:
     def updates_skipped(self) -> int:
         """How many of those steps were not applied."""
         return self.steps_done - int(self.optimizer.iterations.numpy())
+
+    @property
+    def loss_scale(self) -> float:
+        """What the loss is multiplied by before its gradient is taken; not 1 in float16 alone."""
+        return float(self._loss_scale.value.numpy()) if self._loss_scale else 1.0
 
     def learning_rate(self, step: int) -> float:
         """Returns the learning rate of a step by its number, the first being 1."""

@@ -1,22 +1,32 @@
 """The training loop: one for every strategy, resumable from any checkpoint."""
 
+import contextlib
 import dataclasses
+import functools
 import math
 import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import tensorflow as tf
-from tqdm import tqdm
 
 from model.checkpoints import Checkpoints
 from model.config import GPT2Config
+from model.device_speed import measure_matmul_rate, peak_memory_bytes, training_flops_per_token
 from model.gpt2 import GPT2
+from model.interruption import SigtermWatch, TrainingInterrupted
 from model.packing import PackedTokens
-from model.strategy import is_chief, make_strategy
-from model.train_step import TrainStep
+from model.prefetch import one_ahead
+from model.progress_line import ProgressLine
+from model.strategy import Workers, make_strategy, num_physical_devices
+from model.throughput import Throughput
+from model.train_step import StepResult, TrainStep
 from model.training_config import TrainingConfig
 from model.training_log import TrainingLog
+
+# Measured once a process: it takes about a second, and does not change.
+_matmul_rate = functools.cache(measure_matmul_rate)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +34,8 @@ class TrainingResult:
     """Says how a training run ended.
 
     Args:
-        model: The trained model, outside of any strategy.
+        model: The trained model, outside of any strategy: that of the last step, even where an
+            earlier checkpoint had a lower eval loss. `checkpoints/best.json` names that one.
         train_loss: Mean of the last 50 steps' losses, nats a token.
         eval_loss: Nats a token on the measured part of the eval split after the last step.
         tokens_seen: Tokens that were targets, repetitions counted.
@@ -44,9 +55,12 @@ def train(
     folder: Path,
     initial: GPT2 | None = None,
 ) -> TrainingResult:
-    """Trains a GPT-2, going on from the newest checkpoint in `folder` if there is one.
+    """Trains a GPT-2, going on from the newest whole checkpoint in `folder` if there is one.
 
-    The same arguments give the same losses, whether the run was interrupted or not.
+    The same arguments give the same losses, whether the run was interrupted or not. SIGTERM has
+    every worker finish the step that they are in, its evaluation too if one is due, write a
+    checkpoint and stop; whoever sends it to the one process or to any of them should wait for as
+    long as that takes.
 
     Args:
         model_config: The model's sizes.
@@ -54,119 +68,143 @@ def train(
         train_tokens: The train split, packed for `model_config.max_length`.
         eval_tokens: The eval split, likewise.
         folder: Where checkpoints, `metrics.jsonl` and TensorBoard's files go. It must belong to
-            this model, this configuration, this data and this start alone.
+            this model, this configuration, this data and this start alone, and all workers must
+            see it.
         initial: The model whose weights the first step starts with; drawn at random if not given.
 
     Raises:
-        ValueError: The batch does not divide over the replicas, or a loss is not finite.
+        ValueError: The batch does not divide over the replicas, a loss or a gradient is not finite,
+            or what lies in `folder` can't be gone on from.
+        TrainingInterrupted: SIGTERM came, to this worker or to another one.
     """
     strategy = make_strategy(config.strategy)
-    if config.global_batch_size % strategy.num_replicas_in_sync:
+    shares = strategy.num_replicas_in_sync * config.accumulation_steps
+    if config.global_batch_size % shares:
         raise ValueError(
             f"global_batch_size must be a multiple of the {strategy.num_replicas_in_sync} "
-            f"replicas, got {config.global_batch_size}"
+            f"replicas times accumulation_steps={config.accumulation_steps}, "
+            f"got {config.global_batch_size}"
         )
-    train_step = TrainStep(model_config, config, strategy, initial=initial)
+    train_step = TrainStep(
+        model_config, config, strategy, train_tokens.end_of_text, initial
+    )
+    workers = Workers(strategy)
     checkpoints = Checkpoints(
         folder / "checkpoints",
         tf.train.Checkpoint(**train_step.state),
         config.keep_checkpoints,
-        is_writer=is_chief(strategy),
+        workers,
     )
-    if checkpoints.restore():
-        print(f"training goes on from step {train_step.steps_done}", file=sys.stderr)
-    log = TrainingLog(folder, train_step.steps_done, enabled=is_chief(strategy))
-    _run(train_step, config, train_tokens, eval_tokens, checkpoints, log)
-    log.close()
+    start = checkpoints.restore()
+    if start:
+        print(f"training goes on from step {start}", file=sys.stderr)
+    peak_flops = math.inf  # only the chief says how much of it is used
+    if workers.is_chief:
+        peak_flops = num_physical_devices(config.strategy, strategy) * _matmul_rate(
+            config.precision.removeprefix("mixed_")
+        )
+    loop = _Loop(
+        config,
+        train_step,
+        train_tokens,
+        eval_tokens,
+        workers,
+        checkpoints,
+        TrainingLog(folder, start, enabled=workers.is_chief),
+        ProgressLine(start, config.steps, enabled=workers.is_chief),
+        Throughput(training_flops_per_token(model_config), peak_flops),
+    )
+    loop.run(start)
     return TrainingResult(
         model=train_step.copy_model(),
-        train_loss=log.mean_loss(last=50),
-        eval_loss=log.records[-1]["eval_loss"],
-        tokens_seen=log.tokens,
+        train_loss=loop.log.mean_loss,
+        eval_loss=loop.log.last["eval_loss"],
+        tokens_seen=loop.log.tokens,
     )
 
 
-def _run(
-    train_step: TrainStep,
-    config: TrainingConfig,
-    train_tokens: PackedTokens,
-    eval_tokens: PackedTokens,
-    checkpoints: Checkpoints,
-    log: TrainingLog,
-) -> None:
-    """Does the steps that are left, writing records and checkpoints on the way."""
-    start = train_step.steps_done
-    progress = tqdm(
-        desc="training",
-        unit="step",
-        initial=start,
-        total=config.steps,
-        dynamic_ncols=True,
-        # Where a line can't be drawn again in place, one now and then is enough.
-        mininterval=0.5 if sys.stderr.isatty() else 20.0,
-    )
-    shown_eval_loss = "-"
-    rate = _TokenRate()
-    for done in range(start + 1, config.steps + 1):
-        is_last = done == config.steps
-        begin = time.perf_counter()
-        record = _do_step(train_step, config, train_tokens, done)
-        rate.add(record["tokens"], time.perf_counter() - begin)
-        record["tokens"] += log.tokens
-        record["tokens_per_second"] = rate.tokens_per_second
-        if done % config.eval_every_steps == 0 or is_last:
-            record["eval_loss"] = train_step.mean_nll(eval_tokens, config.eval_batches)
-            shown_eval_loss = f"{record['eval_loss']:.3f}"
-        log.add(record)
-        if done % config.checkpoint_every_steps == 0 or is_last:
-            log.flush()
-            checkpoints.save(done)
-        progress.set_postfix(
-            loss=f"{record['loss']:.3f}",
-            eval_loss=shown_eval_loss,
-            learning_rate=f"{record['learning_rate']:.1e}",
-            tokens_per_second=f"{rate.tokens_per_second:.0f}",
-            refresh=False,
-        )
-        progress.update()
-    progress.close()
+@dataclasses.dataclass(frozen=True)
+class _Loop:
+    """Does steps, and on the way measures, logs and saves."""
 
+    config: TrainingConfig
+    train_step: TrainStep
+    train_tokens: PackedTokens
+    eval_tokens: PackedTokens
+    workers: Workers
+    checkpoints: Checkpoints
+    log: TrainingLog
+    progress: ProgressLine
+    throughput: Throughput
 
-def _do_step(
-    train_step: TrainStep, config: TrainingConfig, train_tokens: PackedTokens, done: int
-) -> dict[str, float]:
-    """Does the step whose number is `done`, the first being 1, and returns its record."""
-    first = (done - 1) * config.global_batch_size
-    ids, weights = train_tokens.batch(config.seed, first, config.global_batch_size)
-    result = train_step.update(ids, weights)
-    if not math.isfinite(result.loss):
-        raise ValueError(
-            f"loss is {result.loss} at step {done}: try a learning_rate below "
-            f"{config.learning_rate} or warmup_steps above {config.warmup_steps}"
-        )
-    return {
-        "step": done,
-        "tokens": int(weights.sum()),
-        "loss": result.loss,
-        "gradient_norm": result.gradient_norm,
-        "learning_rate": train_step.learning_rate(done),
-    }
+    def run(self, start: int) -> None:
+        """Does the steps after `start`."""
+        steps = range(start + 1, self.config.steps + 1)
+        with (
+            contextlib.closing(self.log),
+            contextlib.closing(self.progress),
+            contextlib.closing(one_ahead(self._read_batch, steps)) as batches,
+            SigtermWatch() as sigterm,
+        ):
+            begin = time.perf_counter()
+            for step, (ids, weights) in zip(steps, batches, strict=True):
+                record = self._update(step, ids, weights)
+                self.throughput.add(float(weights.sum()), time.perf_counter() - begin)
+                # Asked by all workers at the same step: SIGTERM may have reached only some.
+                must_stop = any(self.workers.gather(sigterm.is_raised))
+                self._finish_step(record, must_stop)
+                if must_stop:
+                    raise TrainingInterrupted(
+                        f"training was stopped by SIGTERM after step {step} of "
+                        f"{self.config.steps}; it goes on from there when started again"
+                    )
+                begin = time.perf_counter()
 
+    def _read_batch(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the batch of the step with this number, the first being 1."""
+        size = self.config.global_batch_size
+        return self.train_tokens.batch(self.config.seed, (step - 1) * size, size)
 
-class _TokenRate:
-    """Averages tokens a second over all steps but the first, which traces and compiles."""
+    def _update(self, step: int, ids: np.ndarray, weights: np.ndarray) -> dict[str, float]:
+        """Does a step and returns what is known of it at once."""
+        result = self.train_step.update(ids, weights)
+        self._check_finite(step, result)
+        record = {
+            "step": step,
+            "tokens": self.log.tokens + int(weights.sum()),
+            "loss": result.loss,
+            "gradient_norm": result.gradient_norm,
+            "learning_rate": self.train_step.learning_rate(step),
+            "updates_skipped": self.train_step.updates_skipped,
+        }
+        if self.config.precision == "mixed_float16":
+            record["loss_scale"] = self.train_step.loss_scale
+        return record
 
-    def __init__(self) -> None:
-        self._steps, self._tokens, self._seconds = 0, 0.0, 0.0
+    def _check_finite(self, step: int, result: StepResult) -> None:
+        # Gradients of a scaled loss may overflow; the scale is halved then, and the step skipped.
+        overflow = not math.isfinite(result.gradient_norm) and self.train_step.loss_scale <= 1
+        for name, number, is_bad in (
+            ("loss", result.loss, not math.isfinite(result.loss)),
+            ("gradient_norm", result.gradient_norm, overflow),
+        ):
+            if is_bad:
+                raise ValueError(
+                    f"{name} is {number} at step {step}: try a learning_rate below "
+                    f"{self.config.learning_rate} or warmup_steps above {self.config.warmup_steps}"
+                )
 
-    def add(self, tokens: float, seconds: float) -> None:
-        """Counts a step."""
-        if self._steps > 0:
-            self._tokens += tokens
-            self._seconds += seconds
-        self._steps += 1
-
-    @property
-    def tokens_per_second(self) -> float:
-        """The average; 0 until two steps are done."""
-        return self._tokens / self._seconds if self._seconds else 0.0
+    def _finish_step(self, record: dict[str, float], must_stop: bool) -> None:
+        """Measures, logs and saves what is due after a step."""
+        config, step = self.config, int(record["step"])
+        is_last = step == config.steps
+        record["tokens_per_second"] = self.throughput.tokens_per_second
+        record["model_flop_utilisation"] = self.throughput.model_flop_utilisation
+        record["peak_memory_bytes"] = peak_memory_bytes()
+        if step % config.eval_every_steps == 0 or is_last:
+            record["eval_loss"] = self.train_step.mean_nll(self.eval_tokens, config.eval_batches)
+        self.log.add(record)
+        self.progress.add(record)
+        if step % config.checkpoint_every_steps == 0 or is_last or must_stop:
+            self.log.flush()  # first: a checkpoint without its log can't be gone on from
+            self.checkpoints.save(step, record.get("eval_loss"))

@@ -1,10 +1,18 @@
 """What a training run writes down: a JSON line and TensorBoard scalars for each step."""
 
+import collections
 import json
+import math
 import os
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
-import tensorflow as tf
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+_MEAN_OVER = 50  # steps
 
 
 class TrainingLog:
@@ -14,44 +22,74 @@ class TrainingLog:
         folder: Where both go.
         start: Steps that the run has behind it. Lines of later steps, written between the last
             checkpoint and an interruption, are dropped: those steps are about to be done again.
+            TensorBoard is told to forget them too.
         enabled: Whether this process writes at all.
+
+    Raises:
+        ValueError: `metrics.jsonl` lacks one of the steps that the run has behind it.
     """
 
     def __init__(self, folder: Path, start: int, enabled: bool) -> None:
         self._path = folder / "metrics.jsonl"
-        self.records: list[dict[str, float]] = []
-        if self._path.exists():
-            lines = self._path.read_text().splitlines()
-            self.records = [r for r in map(_parse, lines) if r and r["step"] <= start]
         self._enabled = enabled
-        if enabled:
-            folder.mkdir(parents=True, exist_ok=True)
-            staged = self._path.with_suffix(".staged")
-            staged.write_text("".join(json.dumps(record) + "\n" for record in self.records))
-            os.replace(staged, self._path)
-            self._file = self._path.open("a")
-            self._writer = tf.summary.create_file_writer(str(folder / "tensorboard"))
+        self._losses: collections.deque[float] = collections.deque(maxlen=_MEAN_OVER)
+        self.last: dict[str, float] = {}
+        if not enabled:
+            collections.deque(self._lines(start), maxlen=0)  # reads them all
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        staged = self._path.with_suffix(".staged")
+        with staged.open("w") as file:
+            file.writelines(self._lines(start))
+        staged.replace(self._path)
+        self._file = self._path.open("a", buffering=1)  # whole lines, as soon as they are known
+        self._writer = EventFileWriter(str(folder / "tensorboard"))
+        # Not by tf.summary, which can't write this event. It makes TensorBoard drop what it has
+        # read of this step and later ones; the first such event in a folder does nothing.
+        self._writer.add_event(
+            Event(
+                wall_time=time.time(),
+                step=start + 1,
+                session_log=SessionLog(status=SessionLog.START),
+            )
+        )
 
     @property
     def tokens(self) -> int:
         """Tokens that were targets so far."""
-        return int(self.records[-1]["tokens"]) if self.records else 0
+        return int(self.last.get("tokens", 0))
+
+    @property
+    def mean_loss(self) -> float:
+        """The mean loss of the last 50 steps, nats a token."""
+        return sum(self._losses) / len(self._losses)
 
     def add(self, record: dict[str, float]) -> None:
-        """Writes one step's record; it must hold `step`."""
-        self.records.append(record)
+        """Writes one step's record, which must hold `step`, `tokens` and `loss`.
+
+        Numbers that are not finite become null, for which JSON has a word.
+        """
+        self._remember(record)
         if not self._enabled:
             return
-        self._file.write(json.dumps(record) + "\n")
-        with self._writer.as_default():
-            for name, value in record.items():
-                if name != "step":
-                    tf.summary.scalar(name, value, step=int(record["step"]))
+        written = {
+            name: number if math.isfinite(number) else None for name, number in record.items()
+        }
+        self._file.write(json.dumps(written) + "\n")
+        values = [
+            Summary.Value(tag=name, simple_value=number)
+            for name, number in record.items()
+            if name != "step"
+        ]
+        self._writer.add_event(
+            Event(wall_time=time.time(), step=int(record["step"]), summary=Summary(value=values))
+        )
 
     def flush(self) -> None:
         """Brings all that was added to disk."""
         if self._enabled:
             self._file.flush()
+            os.fsync(self._file.fileno())
             self._writer.flush()
 
     def close(self) -> None:
@@ -60,15 +98,25 @@ class TrainingLog:
             self._file.close()
             self._writer.close()
 
-    def mean_loss(self, last: int) -> float:
-        """Returns the mean loss of the last `last` steps, nats a token."""
-        losses = [record["loss"] for record in self.records[-last:]]
-        return sum(losses) / len(losses)
+    def _remember(self, record: dict[str, float]) -> None:
+        self.last = record
+        self._losses.append(record["loss"])
 
-
-def _parse(line: str) -> dict[str, float] | None:
-    """Returns the record, or None for a line that an interruption cut off."""
-    try:
-        return json.loads(line)
-    except json.JSONDecodeError:
-        return None
+    def _lines(self, start: int) -> Iterator[str]:
+        """Yields and remembers the lines of the steps that are done, and reads no further."""
+        if start == 0:
+            return
+        with self._path.open(errors="replace") as file:
+            for step in range(1, start + 1):
+                line = file.readline().rstrip("\n")
+                try:
+                    record = json.loads(line)
+                except json.JSONDecodeError:
+                    record = None
+                if not isinstance(record, dict) or record.get("step") != step:
+                    raise ValueError(
+                        f"{self._path} must have the record of step {step} in line {step}, since "
+                        f"training goes on from step {start}, got {line[:80]!r}"
+                    )
+                self._remember(record)
+                yield line + "\n"

@@ -5,11 +5,14 @@
 trains once for each dict, the arguments of `train_small`, and prints a line of JSON for each.
 """
 
+import contextlib
 import json
 import os
-import signal
+import socket
 import subprocess
 import sys
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,7 @@ import numpy as np
 
 from model.config import GPT2Config
 from model.packing import PackedTokens
+from model.train_step import TrainStep
 from model.training import TrainingResult, train
 from model.training_config import StrategyConfig, TrainingConfig
 from tests.small_models import SMALL
@@ -24,6 +28,8 @@ from tests.small_models import SMALL
 ROOT = Path(__file__).parents[1]
 END = 0
 TIMEOUT = 300  # seconds; a tenth of it is enough on an idle machine
+# What differs from run to run.
+SPEED = ("tokens_per_second", "model_flop_utilisation", "peak_memory_bytes")
 TRAINING: dict[str, Any] = {
     "steps": 10,
     "global_batch_size": 4,
@@ -62,16 +68,21 @@ def train_small(
     strategy: dict[str, Any] | None = None,
     all_rows_alike: bool = False,
     num_layers: int = 1,
+    pause: float = 0.0,
     **settings: Any,
 ) -> TrainingResult:
-    """Trains a small model for a few steps; `settings` are those of `TrainingConfig`."""
-    return train(
-        GPT2Config(**(SMALL | {"num_layers": num_layers, "dropout": dropout})),
-        TrainingConfig(**(TRAINING | settings), strategy=StrategyConfig(**(strategy or {}))),
-        same_rows() if all_rows_alike else small_split(seed=0, num_documents=10),
-        small_split(seed=1, num_documents=8),
-        Path(folder),
-    )
+    """Trains a small model for a few steps; `settings` are those of `TrainingConfig`.
+
+    `pause` is the seconds that it waits before each update.
+    """
+    with before_each_update(lambda _: time.sleep(pause)):
+        return train(
+            GPT2Config(**(SMALL | {"num_layers": num_layers, "dropout": dropout})),
+            TrainingConfig(**(TRAINING | settings), strategy=StrategyConfig(**(strategy or {}))),
+            same_rows() if all_rows_alike else small_split(seed=0, num_documents=10),
+            small_split(seed=1, num_documents=8),
+            Path(folder),
+        )
 
 
 def metrics(folder: str | Path) -> list[dict[str, float]]:
@@ -79,7 +90,8 @@ def metrics(folder: str | Path) -> list[dict[str, float]]:
     lines = (Path(folder) / "metrics.jsonl").read_text().splitlines()
     records = [json.loads(line) for line in lines]
     for record in records:
-        del record["tokens_per_second"]
+        for name in SPEED:
+            del record[name]
     return records
 
 
@@ -105,25 +117,59 @@ def results(process: subprocess.Popen[str]) -> list[dict[str, Any]]:
     return [json.loads(line) for line in output.splitlines()]
 
 
-def _kill_before_update(number: int) -> None:
-    """Has this process killed, as the kernel does it, before it makes its nth update."""
-    from model.train_step import TrainStep
+def last_step(folder: str | Path) -> int:
+    """The last step that the run has written a whole line of; 0 if there is none."""
+    path = Path(folder) / "metrics.jsonl"
+    content = path.read_bytes() if path.exists() else b""
+    lines = content[: content.rfind(b"\n") + 1].splitlines()
+    return json.loads(lines[-1])["step"] if lines else 0
 
+
+@contextlib.contextmanager
+def workers(runs: list[dict[str, Any]], count: int) -> Iterator[list[subprocess.Popen[str]]]:
+    """Processes that do the runs together; what is left of them at the end is killed.
+
+    `{worker}` in a run's folder stands for the number of the worker.
+    """
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        addresses = [f"127.0.0.1:{each.getsockname()[1]}" for each in sockets]
+    processes = []
+    try:
+        for index in range(count):
+            config = {
+                "cluster": {"worker": addresses},
+                "task": {"type": "worker", "index": index},
+            }
+            own = [run | {"folder": run["folder"].format(worker=index)} for run in runs]
+            processes.append(start(own, TF_CONFIG=json.dumps(config)))
+        yield processes
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+@contextlib.contextmanager
+def before_each_update(action: Callable[[int], None]) -> Iterator[None]:
+    """Has every training call `action` with the number of the update that it is about to make."""
     update = TrainStep.update
 
-    def update_or_die(self: TrainStep, ids: np.ndarray, weights: np.ndarray) -> Any:
-        if self.steps_done + 1 == number:
-            os.kill(os.getpid(), signal.SIGKILL)
+    def act_and_update(self: TrainStep, ids: np.ndarray, weights: np.ndarray) -> Any:
+        action(self.steps_done + 1)
         return update(self, ids, weights)
 
-    TrainStep.update = update_or_die  # type: ignore[method-assign]
+    TrainStep.update = act_and_update  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        TrainStep.update = update  # type: ignore[method-assign]
 
 
 def _main() -> None:
     for run in json.loads(sys.argv[1]):
-        kill_before_update = run.pop("kill_before_update", None)
-        if kill_before_update:
-            _kill_before_update(kill_before_update)
         try:
             result = train_small(**run)
         except ValueError as error:

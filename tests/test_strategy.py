@@ -1,12 +1,8 @@
 """model/strategy.py, and that every strategy trains alike: each in processes of its own."""
 
-import contextlib
 import json
 import re
 import shutil
-import socket
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,9 +11,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from model.strategy import is_chief, make_strategy
+from model.strategy import Workers, is_chief, make_strategy, num_physical_devices
 from model.training_config import StrategyConfig
-from tests.small_training import metrics, results, start, train_small
+from tests.small_training import metrics, results, start, train_small, workers
 
 PLAIN: dict[str, Any] = {"xla": True, "dropout": 0.0}
 DROPOUT: dict[str, Any] = {"xla": False, "dropout": 0.2}
@@ -49,42 +45,16 @@ def mirrored(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@contextlib.contextmanager
-def workers(runs: list[dict[str, Any]], count: int) -> Iterator[list[subprocess.Popen[str]]]:
-    """Processes that do the runs together; what is left of them at the end is killed."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        addresses = [f"127.0.0.1:{each.getsockname()[1]}" for each in sockets]
-    processes = []
-    try:
-        for index in range(count):
-            config = {
-                "cluster": {"worker": addresses},
-                "task": {"type": "worker", "index": index},
-            }
-            processes.append(start(runs, TF_CONFIG=json.dumps(config)))
-        yield processes
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
-
-
 @pytest.fixture(scope="module")
 def two_workers(one_device: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Runs on two workers: `plain`, `dropout` and `resumed`, one device's run from step 9 on."""
     folder = tmp_path_factory.mktemp("two_workers")
     shutil.copytree(one_device, folder / "resumed")
-    checkpoints = folder / "resumed" / "checkpoints"
-    for path in checkpoints.glob("ckpt-10.*"):
-        path.unlink()
-    tf.compat.v1.train.update_checkpoint_state(
-        str(checkpoints), "ckpt-9", all_model_checkpoint_paths=["ckpt-9"]
-    )
+    shutil.rmtree(folder / "resumed" / "checkpoints" / "step-000010")
+    shutil.copytree(folder / "resumed", folder / "apart-0")
     runs: list[dict[str, Any]] = [
         {"folder": str(folder / "indivisible"), "global_batch_size": 3},
+        {"folder": str(folder / "apart-{worker}")},
         {"folder": str(folder / "plain"), **PLAIN},
         {"folder": str(folder / "dropout"), **DROPOUT},
         {"folder": str(folder / "resumed"), **PLAIN, "xla": False},
@@ -107,7 +77,7 @@ def assert_alike(folder: Path, other: Path) -> None:
 
 def optimizer_state(folder: Path) -> dict[str, np.ndarray]:
     """AdamW's means of the gradients and of their squares after the last step."""
-    reader = tf.train.load_checkpoint(str(folder / "checkpoints" / "ckpt-10"))
+    reader = tf.train.load_checkpoint(str(folder / "checkpoints" / "step-000010" / "state"))
     return {
         name: reader.get_tensor(name)
         for name, shape in reader.get_variable_to_shape_map().items()
@@ -145,10 +115,10 @@ def test_two_workers_go_on_from_one_devices_checkpoint(one_device, two_workers):
 
 def test_both_workers_have_the_same_result(two_workers):
     first, second = json.loads((two_workers / "outcomes.json").read_text())
-    assert first == second
+    assert first[-3:] == second[-3:]  # of the runs that were no errors
     last = metrics(two_workers / "plain")[-1]
-    assert first[1]["eval_loss"] == last["eval_loss"]
-    assert first[1]["tokens_seen"] == last["tokens"]
+    assert first[-3]["eval_loss"] == last["eval_loss"]
+    assert first[-3]["tokens_seen"] == last["tokens"]
 
 
 def test_one_worker_alone_writes_the_log(two_workers):
@@ -161,6 +131,15 @@ def test_a_batch_that_does_not_divide_over_the_workers_is_an_error(two_workers):
         assert outcomes[0] == {
             "error": "global_batch_size must be a multiple of the 2 replicas, got 3"
         }
+
+
+def test_workers_that_do_not_see_the_same_checkpoints_are_an_error_to_both(two_workers):
+    outcomes = json.loads((two_workers / "outcomes.json").read_text())
+    for index, (_, outcome, *_) in enumerate(outcomes):
+        assert outcome["error"].startswith(
+            f"every worker must see the same checkpoints in {two_workers}/apart-{index}/checkpoints"
+        )
+        assert "are of steps [9, 0] " in outcome["error"]
 
 
 def test_each_replica_draws_a_dropout_mask_of_its_own(mirrored, tmp_path):
@@ -181,6 +160,24 @@ def test_the_same_configuration_gets_the_same_strategy():
     assert make_strategy(StrategyConfig()) is make_strategy(StrategyConfig("one_device", 1))
     assert make_strategy(StrategyConfig()).num_replicas_in_sync == 1
     assert is_chief(make_strategy(StrategyConfig()))
+
+
+def test_a_process_that_is_alone_agrees_with_itself():
+    workers = Workers(make_strategy(StrategyConfig()))
+    assert workers.is_chief
+    assert workers.gather(7) == [7]
+
+
+@pytest.mark.parametrize(
+    ("config", "devices"),
+    [
+        (StrategyConfig("mirrored", 4, "cpu"), 1),
+        (StrategyConfig("mirrored", 4, "gpu"), 4),
+        (StrategyConfig("multi_worker"), 4),
+    ],
+)
+def test_logical_cpus_are_pieces_of_one_device(config, devices):
+    assert num_physical_devices(config, SimpleNamespace(num_replicas_in_sync=4)) == devices
 
 
 @pytest.mark.parametrize("value", [None, "", "{}", '{"task": {"type": "worker", "index": 0}}'])

@@ -1,10 +1,14 @@
-"""model/training_log.py: metrics.jsonl over interruptions."""
+"""model/training_log.py: metrics.jsonl and TensorBoard's files over interruptions."""
 
 import json
+import math
+import re
 from pathlib import Path
 
 import pytest
 import tensorflow as tf
+from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
+from tensorboard.summary.writer import event_file_writer
 
 from model.training_log import TrainingLog
 
@@ -21,6 +25,19 @@ def record(step: int) -> dict[str, float]:
     return {"step": step, "tokens": 10 * step, "loss": 5.0 - step}
 
 
+def shown_by_tensorboard(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """The steps and numbers of each curve, as TensorBoard's own reader has them."""
+    accumulator = EventAccumulator(str(folder / "tensorboard"))
+    accumulator.Reload()
+    return {
+        tag: [
+            (event.step, float(tf.make_ndarray(event.tensor_proto)))
+            for event in accumulator.Tensors(tag)
+        ]
+        for tag in accumulator.Tags()["tensors"]
+    }
+
+
 LINES = [json.dumps(record(step)) + "\n" for step in range(1, 6)]
 
 
@@ -33,24 +50,51 @@ def test_records_are_in_the_files_after_a_flush(tmp_path):
         '{"step": 1, "tokens": 10, "loss": 4.0}',
         '{"step": 2, "tokens": 20, "loss": 3.0}',
     ]
-    (events,) = (tmp_path / "new" / "tensorboard").iterdir()
-    written = {
-        (value.tag, event.step, float(tf.make_ndarray(value.tensor)))
-        for event in tf.compat.v1.train.summary_iterator(str(events))
-        for value in event.summary.value
+    assert shown_by_tensorboard(tmp_path / "new") == {
+        "tokens": [(1, 10), (2, 20)],
+        "loss": [(1, 4), (2, 3)],
     }
-    assert written == {("tokens", 1, 10), ("loss", 1, 4), ("tokens", 2, 20), ("loss", 2, 3)}
+    log.close()
+
+
+def test_each_line_is_in_the_file_as_soon_as_it_is_added(tmp_path):
+    log = TrainingLog(tmp_path, start=0, enabled=True)
+    for step in (1, 2, 3):
+        log.add(record(step))
+        assert len(lines_of(tmp_path)) == step
     log.close()
 
 
 def test_lines_of_steps_that_will_be_done_again_are_dropped(tmp_path):
     write_lines(tmp_path, *LINES)
     log = TrainingLog(tmp_path, start=3, enabled=True)
-    assert [r["step"] for r in log.records] == [1, 2, 3]
+    assert log.last == record(3)
     assert log.tokens == 30
     log.add(record(4))
+    assert log.tokens == 40
     log.close()
     assert [json.loads(line)["step"] for line in lines_of(tmp_path)] == [1, 2, 3, 4]
+
+
+def test_tensorboard_shows_steps_that_were_done_again_once(tmp_path, monkeypatch):
+    # Files are read in the order of their names: second, process, and the file's number in it.
+    # Within one second and one process that is only right below ten.
+    counter = event_file_writer.AtomicCounter(0)
+    monkeypatch.setattr(event_file_writer, "_global_uid", counter)
+    # Twice interrupted: after step 5, to go on from 3; after step 4, to go on from 2.
+    for start, end, loss in ((0, 5, 1.0), (3, 4, 2.0), (2, 6, 3.0)):
+        log = TrainingLog(tmp_path, start, enabled=True)
+        for step in range(start + 1, end + 1):
+            log.add({"step": step, "tokens": 10 * step, "loss": loss})
+        log.close()
+    assert shown_by_tensorboard(tmp_path)["loss"] == [
+        (1, 1.0),
+        (2, 1.0),
+        (3, 3.0),
+        (4, 3.0),
+        (5, 3.0),
+        (6, 3.0),
+    ]
 
 
 @pytest.mark.parametrize("length", [0, 1, 8, 9, 20, len(LINES[3]) - 2, len(LINES[3]) - 1])
@@ -73,9 +117,33 @@ def test_the_line_after_one_without_its_line_break_stands_on_its_own(tmp_path):
 def test_a_run_without_a_checkpoint_starts_its_file_anew(tmp_path):
     write_lines(tmp_path, *LINES)
     log = TrainingLog(tmp_path, start=0, enabled=True)
-    assert (log.records, log.tokens) == ([], 0)
+    assert (log.last, log.tokens) == ({}, 0)
     log.close()
     assert lines_of(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("lines", "number", "found"),
+    [
+        ([], 1, ""),
+        (LINES[:2], 3, ""),
+        ([*LINES[:2], LINES[2][:9]], 3, '{"step": '),
+        ([LINES[0], LINES[2], LINES[3]], 2, LINES[2].strip()),
+        ([LINES[0], "7\n", LINES[2]], 2, "7"),
+        ([LINES[0], "\udcff\n", LINES[2]], 2, "\ufffd"),
+    ],
+)
+@pytest.mark.parametrize("enabled", [True, False])
+def test_a_step_that_lacks_its_line_is_an_error(tmp_path, lines, number, found, enabled):
+    content = "".join(lines).encode(errors="surrogateescape")
+    (tmp_path / "metrics.jsonl").write_bytes(content)
+    message = (
+        f"{tmp_path}/metrics.jsonl must have the record of step {number} in line {number}, "
+        f"since training goes on from step 3, got {found!r}"
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        TrainingLog(tmp_path, start=3, enabled=enabled)
+    assert (tmp_path / "metrics.jsonl").read_bytes() == content
 
 
 def test_a_worker_that_is_not_the_chief_reads_but_does_not_write(tmp_path):
@@ -86,13 +154,25 @@ def test_a_worker_that_is_not_the_chief_reads_but_does_not_write(tmp_path):
     log.add(record(4))
     log.flush()
     log.close()
-    assert log.mean_loss(last=2) == 1.5
+    assert log.mean_loss == 2.5  # of 4, 3, 2 and 1
     assert lines_of(tmp_path) == [line.strip() for line in LINES]
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_the_mean_loss_is_that_of_the_last_records(tmp_path):
-    write_lines(tmp_path, *LINES)
-    log = TrainingLog(tmp_path, start=5, enabled=False)
-    assert log.mean_loss(last=2) == 0.5  # of 1 and 0
-    assert log.mean_loss(last=50) == 2.0  # of 4, 3, 2, 1 and 0
+def test_the_mean_loss_is_that_of_the_last_fifty_steps(tmp_path):
+    log = TrainingLog(tmp_path, start=0, enabled=True)
+    for step in range(1, 61):
+        log.add({"step": step, "tokens": 1, "loss": step**2})
+    log.close()
+    mean = sum(step**2 for step in range(11, 61)) / 50
+    assert log.mean_loss == pytest.approx(mean, rel=1e-12)
+    # Also when the process that did those steps is gone.
+    assert TrainingLog(tmp_path, start=60, enabled=False).mean_loss == log.mean_loss
+
+
+def test_numbers_that_json_has_no_word_for_are_null(tmp_path):
+    log = TrainingLog(tmp_path, start=0, enabled=True)
+    log.add(record(1) | {"gradient_norm": math.inf})
+    log.add(record(2) | {"gradient_norm": math.nan})
+    log.close()
+    assert [json.loads(line)["gradient_norm"] for line in lines_of(tmp_path)] == [None, None]

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from tests.e2e.conftest import read_metrics, read_weights, start_run
+from tests.small_training import SPEED
 
 pytestmark = pytest.mark.slow
 
@@ -29,10 +30,7 @@ class Resumed(NamedTuple):
 def kill_after_checkpoint(process: subprocess.Popen, output: Path, step: int) -> None:
     """Sends SIGKILL as soon as the checkpoint of a step is complete."""
     deadline = time.monotonic() + 300
-    while not any(
-        f'"ckpt-{step}"' in state.read_text()
-        for state in output.glob("checkpoints/*/checkpoints/checkpoint")
-    ):
+    while not list(output.glob(f"checkpoints/*/checkpoints/step-{step:06d}")):
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < deadline, "no checkpoint within five minutes"
         time.sleep(0.01)
@@ -51,7 +49,7 @@ def resumed(tmp_path_factory) -> Resumed:
     finally:
         killed.kill()
     lines_before = read_metrics(output)
-    assert not list(output.glob(f"checkpoints/*/checkpoints/ckpt-{STEPS}*"))
+    assert not list(output.glob(f"checkpoints/*/checkpoints/step-{STEPS:06d}"))
     assert not (output / "serving").exists()
 
     process = start_run(folder, f"output={output}")
@@ -62,10 +60,11 @@ def resumed(tmp_path_factory) -> Resumed:
 
 
 def parse(lines: list[str]) -> list[dict[str, float]]:
-    """The records without the speed, the one thing in them that differs from run to run."""
+    """The records without what differs from run to run."""
     records = [json.loads(line) for line in lines]
     for record in records:
-        del record["tokens_per_second"]
+        for name in SPEED:
+            del record[name]
     return records
 
 

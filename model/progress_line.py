@@ -1,0 +1,49 @@
+"""The line that says how far training is."""
+
+import sys
+
+from tqdm import tqdm
+
+
+class ProgressLine:
+    """Draws a line on stderr, with the newest numbers of what is logged.
+
+    Args:
+        start: Steps that were done before.
+        steps: Steps of the whole run.
+        enabled: Whether this process draws it.
+    """
+
+    def __init__(self, start: int, steps: int, enabled: bool) -> None:
+        self._eval_loss = "-"
+        self._bar = tqdm(
+            desc="training",
+            unit="step",
+            initial=start,
+            total=steps,
+            dynamic_ncols=True,
+            # Where a line can't be drawn again in place, one now and then is enough.
+            mininterval=0.5 if sys.stderr.isatty() else 20.0,
+            disable=not enabled,
+        )
+
+    def add(self, record: dict[str, float]) -> None:
+        """Counts a step and shows its record, and the last eval loss that there was."""
+        if "eval_loss" in record:
+            self._eval_loss = f"{record['eval_loss']:.3f}"
+        self._bar.set_postfix(
+            loss=f"{record['loss']:.3f}",
+            eval_loss=self._eval_loss,
+            gradient_norm=f"{record['gradient_norm']:.2f}",
+            learning_rate=f"{record['learning_rate']:.1e}",
+            tokens=f"{record['tokens']:.3g}",
+            tokens_per_second=f"{record['tokens_per_second']:.0f}",
+            model_flop_utilisation=f"{record['model_flop_utilisation']:.0%}",
+            peak_memory=f"{record['peak_memory_bytes'] / 2**30:.2f}GiB",
+            refresh=False,
+        )
+        self._bar.update()
+
+    def close(self) -> None:
+        """Leaves the line as it is."""
+        self._bar.close()
