@@ -18,6 +18,7 @@ from benchmarks import Result
 
 # Each benchmark's name and its module, which has `run() -> Result`. Imported when it is run only.
 BENCHMARKS = {
+    "input_pipeline_tokens_per_second": "benchmarks.input_pipeline",
     "transform_tokens_per_second_vs_tiktoken": "benchmarks.transform_throughput",
 }
 

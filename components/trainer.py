@@ -9,7 +9,8 @@ from typing import Any
 import tensorflow as tf
 
 from components.start import find_start
-from components.transformed_examples import fingerprint, list_files, read_documents
+from components.token_files import map_documents
+from components.transformed_examples import fingerprint, list_files
 from model.config import GPT2Config
 from model.export import export_gpt2
 from model.packing import PackedTokens
@@ -18,6 +19,9 @@ from model.training import train
 from model.training_config import StrategyConfig, TrainingConfig
 
 REPORT = "training.json"
+
+# The folder, among those of the runs, with a folder for each split. Runs on the same data share it.
+TOKENS = "tokens"
 
 # A run that goes on with other values of these goes on from its checkpoints.
 _WITHOUT_EFFECT_ON_LOSSES = (
@@ -35,22 +39,24 @@ def run_fn(fn_args: Any) -> None:
         fn_args: TFX's FnArgs. Its `custom_config` holds `model` and `training`, the fields of
             `GPT2Config` and `TrainingConfig`; `stride`, the evaluation's; `start` and
             `serving_folder`, see `find_start`; and `checkpoints`, the folder below which each run
-            has its own.
+            has its own and the tokens are kept as files.
 
     Raises:
-        ValueError: A configuration value is out of range, a split is shorter than a context, or
-            the weights to start from don't fit.
+        ValueError: A configuration value is out of range, a split is shorter than a context, a
+            token id does not fit into 16 bits, or the weights to start from don't fit.
     """
     settings = fn_args.custom_config
     model_config = GPT2Config(**settings["model"])
     training_config = _training_config(settings["training"])
     start = find_start(settings["start"], settings["serving_folder"], model_config)
     train_files, eval_files = list_files(fn_args.train_files), list_files(fn_args.eval_files)
-    train_tokens = _pack("train", train_files, model_config.max_length)
-    eval_tokens = _pack("eval", eval_files, model_config.max_length)
+    train_data, eval_data = fingerprint(train_files), fingerprint(eval_files)
+    checkpoints, context = Path(settings["checkpoints"]), model_config.max_length
+    train_tokens = _pack("train", train_files, checkpoints / TOKENS / train_data[:16], context)
+    eval_tokens = _pack("eval", eval_files, checkpoints / TOKENS / eval_data[:16], context)
 
-    folder = Path(settings["checkpoints"]) / run_key(
-        model_config, training_config, fingerprint(train_files + eval_files), start.digest
+    folder = checkpoints / run_key(
+        model_config, training_config, train_data + eval_data, start.digest
     )
     result = train(
         model_config, training_config, train_tokens, eval_tokens, folder, initial=start.model
@@ -94,8 +100,9 @@ def _training_config(fields: dict[str, Any]) -> TrainingConfig:
     return TrainingConfig(**fields | {"strategy": StrategyConfig(**fields["strategy"])})
 
 
-def _pack(split: str, files: list[str], context: int) -> PackedTokens:
+def _pack(split: str, files: list[str], folder: Path, context: int) -> PackedTokens:
+    documents = map_documents(files, folder)
     try:
-        return PackedTokens(*read_documents(files), context)
+        return PackedTokens(*documents, context)
     except ValueError as error:
         raise ValueError(f"the {split} split is too small: {error}") from error

@@ -42,15 +42,6 @@ def read_batches(files: Sequence[str]) -> Iterator[tuple[np.ndarray, np.ndarray,
         )
 
 
-def read_documents(files: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Returns all tokens of the files, uint16 [N] (GPT-2's ids fit), and each document's count."""
-    batches = [(tokens.astype(np.uint16), lengths) for tokens, lengths, _ in read_batches(files)]
-    return (
-        np.concatenate([tokens for tokens, _ in batches]),
-        np.concatenate([lengths for _, lengths in batches]),
-    )
-
-
 def fingerprint(files: Sequence[str]) -> str:
     """Returns a digest of all that is in the files: it differs when the documents do."""
     digest = hashlib.sha256()

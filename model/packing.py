@@ -42,8 +42,8 @@ class PackedTokens:
             )
         self._tokens = tokens
         self._lengths = lengths
-        self._starts = np.cumsum(lengths) - lengths
-        self._end_of_text = end_of_text
+        self._ends = np.cumsum(lengths)
+        self.end_of_text = end_of_text
         self.context = context
         self.num_tokens = len(tokens)
         self.num_rows = -(-len(tokens) // context)
@@ -56,13 +56,12 @@ class PackedTokens:
             ids: int32 [count, context + 1].
             weights: float32 [count, context]: 1 where `ids[:, 1:]` is a target, 0 where filled.
         """
-        ids = np.full((count, self.context + 1), self._end_of_text, np.int32)
+        ids = np.full((count, self.context + 1), self.end_of_text, np.int32)
         weights = np.zeros((count, self.context), np.float32)
         for index in range(count):
             epoch, position = divmod(first + index, self.num_rows)
-            row = self._read_row(seed, epoch, position)
-            ids[index, : len(row)] = row
-            weights[index, : len(row) - 1] = 1.0
+            length = self._read_row(seed, epoch, position, ids[index])
+            weights[index, : length - 1] = 1.0
         return ids, weights
 
     def _shuffle(self, seed: int, epoch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -72,20 +71,23 @@ class PackedTokens:
         ends = np.cumsum(self._lengths[documents])
         return documents, ends, generator.permutation(self.num_rows)
 
-    def _read_row(self, seed: int, epoch: int, position: int) -> np.ndarray:
+    def _read_row(self, seed: int, epoch: int, position: int, row: np.ndarray) -> int:
+        """Writes a row's tokens into the beginning of `row`, and returns how many they are."""
         documents, ends, rows = self._epoch_order(seed, epoch)
         # The stream's first token is the `<|endoftext|>` before all documents: a row that starts
         # at `begin` of the documents takes one token more, from before it.
-        begin = int(rows[position]) * self.context
-        end = min(begin + self.context, self.num_tokens)
-        start = begin - 1
-        pieces = [] if start >= 0 else [np.array([self._end_of_text], self._tokens.dtype)]
-        start = max(start, 0)
+        first = int(rows[position]) * self.context - 1
+        end = min(first + 1 + self.context, self.num_tokens)
+        if first < 0:
+            row[0] = self.end_of_text
+        start = max(first, 0)
+        index = int(ends.searchsorted(start, side="right"))
         while start < end:
-            index = int(np.searchsorted(ends, start, side="right"))
             document = documents[index]
-            stop = min(end, int(ends[index]))
-            offset = self._starts[document] + self._lengths[document] - ends[index]
-            pieces.append(self._tokens[start + offset : stop + offset])
+            document_end = int(ends[index])
+            stop = min(end, document_end)
+            offset = int(self._ends[document]) - document_end
+            row[start - first : stop - first] = self._tokens[start + offset : stop + offset]
             start = stop
-        return np.concatenate(pieces)
+            index += 1
+        return end - first

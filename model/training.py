@@ -85,9 +85,7 @@ def train(
             f"replicas times accumulation_steps={config.accumulation_steps}, "
             f"got {config.global_batch_size}"
         )
-    train_step = TrainStep(
-        model_config, config, strategy, train_tokens.end_of_text, initial
-    )
+    train_step = TrainStep(model_config, config, strategy, train_tokens.end_of_text, initial)
     workers = Workers(strategy)
     checkpoints = Checkpoints(
         folder / "checkpoints",

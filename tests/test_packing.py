@@ -142,6 +142,21 @@ def test_one_document_is_cut_as_it_stands():
     assert rows == [([END, 0, 1], [0, 1, 2]), ([2, 3, 4], [3, 4, 5]), ([5], [6])]
 
 
+def test_the_order_stays_what_it_was_so_that_an_old_run_can_go_on():
+    packed = split_of([4, 1, 3, 2], context=3).packed()
+    ids, _ = packed.batch(seed=7, first=0, count=8)
+    assert ids.tolist() == [
+        [8, 9, END, END],
+        [2, 3, 5, 6],
+        [6, 7, 4, 8],
+        [END, 0, 1, 2],
+        [9, 4, END, END],
+        [END, 5, 6, 7],
+        [2, 3, 8, 9],
+        [7, 0, 1, 2],
+    ]
+
+
 def test_documents_end_with_gpt2s_end_of_text_unless_told_otherwise():
     ids, _ = PackedTokens(np.array([1, 2, 3]), np.array([3]), 3).batch(0, 0, 1)
     assert ids.tolist() == [[50256, 1, 2, 3]]

@@ -5,36 +5,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
-from components.transformed_examples import fingerprint, list_files, read_batches, read_documents
+from components.transformed_examples import fingerprint, list_files, read_batches
+from tests.small_examples import write_examples
 
 DOCUMENTS = [[15496, 995, 50256], [0, 50256], [50256], [65535, 1, 2, 3, 50256]]
 NUM_BYTES = [11, 1, 0, 7]
 
 
-def write(
-    path: Path,
-    documents: list[list[int]],
-    num_bytes: list[int] | None = None,
-    compression: str = "GZIP",
-) -> str:
-    """Writes transformed examples as Transform does: gzipped TFRecords, `source` among them."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tf.io.TFRecordWriter(str(path), tf.io.TFRecordOptions(compression)) as writer:
-        for ids, length in zip(documents, num_bytes or [1] * len(documents), strict=True):
-            example = tf.train.Example()
-            example.features.feature["input_ids"].int64_list.value.extend(ids)
-            example.features.feature["num_bytes"].int64_list.value.append(length)
-            example.features.feature["source"].bytes_list.value.append(b"play")
-            writer.write(example.SerializeToString(deterministic=True))
-    return str(path)
-
-
 def test_documents_are_read_back_with_tokens_lengths_and_bytes(tmp_path):
     files = [
-        write(tmp_path / "a.gz", DOCUMENTS[:1], NUM_BYTES[:1]),
-        write(tmp_path / "b.gz", DOCUMENTS[1:], NUM_BYTES[1:]),
+        write_examples(tmp_path / "a.gz", DOCUMENTS[:1], NUM_BYTES[:1]),
+        write_examples(tmp_path / "b.gz", DOCUMENTS[1:], NUM_BYTES[1:]),
     ]
     batches = list(read_batches(files))
     tokens, lengths, num_bytes = (np.concatenate(arrays) for arrays in zip(*batches, strict=True))
@@ -42,24 +24,14 @@ def test_documents_are_read_back_with_tokens_lengths_and_bytes(tmp_path):
     assert lengths.tolist() == [3, 2, 1, 5]
     assert num_bytes.tolist() == [11, 1, 0, 7]
 
-    tokens, lengths = read_documents(files)
-    assert tokens.tolist() == [15496, 995, 50256, 0, 50256, 50256, 65535, 1, 2, 3, 50256]
-    assert lengths.tolist() == [3, 2, 1, 5]
-
 
 def test_more_documents_than_are_read_at_a_time_all_come_in_order(tmp_path):
     documents = [[number] * (1 + number % 3) for number in range(1000)]
-    batches = list(read_batches([write(tmp_path / "a.gz", documents)]))
+    batches = list(read_batches([write_examples(tmp_path / "a.gz", documents)]))
     assert len(batches) > 1
-    tokens, lengths = read_documents([str(tmp_path / "a.gz")])
+    tokens, lengths, _ = (np.concatenate(arrays) for arrays in zip(*batches, strict=True))
     assert tokens.tolist() == [token for document in documents for token in document]
     assert lengths.tolist() == [1 + number % 3 for number in range(1000)]
-
-
-def test_all_ids_of_the_vocabulary_survive_the_smaller_type_in_memory(tmp_path):
-    tokens, _ = read_documents([write(tmp_path / "a.gz", [list(range(50257))])])
-    assert tokens.dtype == np.uint16
-    assert tokens.tolist() == list(range(50257))
 
 
 def test_files_of_several_patterns_are_listed_in_order_of_their_names(tmp_path):
@@ -75,8 +47,8 @@ def test_no_files_are_an_error_that_names_the_pattern(tmp_path):
 
 
 def test_the_same_documents_have_the_same_fingerprint_wherever_they_lie(tmp_path):
-    first = write(tmp_path / "run-1" / "a.gz", DOCUMENTS)
-    second = write(tmp_path / "run-2" / "a.gz", DOCUMENTS)
+    first = write_examples(tmp_path / "run-1" / "a.gz", DOCUMENTS)
+    second = write_examples(tmp_path / "run-2" / "a.gz", DOCUMENTS)
     assert fingerprint([first]) == fingerprint([second])
 
 
@@ -90,12 +62,12 @@ def test_the_same_documents_have_the_same_fingerprint_wherever_they_lie(tmp_path
     ],
 )
 def test_other_documents_have_another_fingerprint(tmp_path, changed):
-    before = fingerprint([write(tmp_path / "a.gz", DOCUMENTS)])
-    assert fingerprint([write(tmp_path / "a.gz", changed)]) != before
+    before = fingerprint([write_examples(tmp_path / "a.gz", DOCUMENTS)])
+    assert fingerprint([write_examples(tmp_path / "a.gz", changed)]) != before
 
 
 def test_a_file_more_or_less_changes_the_fingerprint(tmp_path):
-    files = [write(tmp_path / name, DOCUMENTS) for name in ("a.gz", "b.gz")]
+    files = [write_examples(tmp_path / name, DOCUMENTS) for name in ("a.gz", "b.gz")]
     assert len({fingerprint(files), fingerprint(files[:1]), fingerprint([])}) == 3
 
 
@@ -104,7 +76,7 @@ def test_a_token_far_back_in_a_large_file_changes_the_fingerprint_though_not_the
     paths = []
     for last in (40_000, 40_001):
         documents[-1][-1] = last
-        plain = write(tmp_path / str(last) / "plain", documents, compression="")
+        plain = write_examples(tmp_path / str(last) / "plain", documents, compression="")
         paths.append(tmp_path / str(last) / "a.gz")
         # Stored, not compressed: two files that differ in the last bytes only.
         paths[-1].write_bytes(gzip.compress(Path(plain).read_bytes(), compresslevel=0, mtime=0))
