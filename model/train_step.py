@@ -19,6 +19,9 @@ from model.tokenizer import END_OF_TEXT
 from model.training_config import TrainingConfig
 from model.update_guards import LossScale, SpikeGuard
 
+# A dropout layer draws once for each chunk of queries, counting up from the seed that it is given.
+_DRAWS = 256
+
 
 @dataclasses.dataclass(frozen=True)
 class StepResult:
@@ -258,7 +261,7 @@ class TrainStep:
         first = self._config.seed * len(self._dropout_states)
         return keras.StatelessScope(
             [
-                (state, tf.stack([tf.constant(first + index, tf.uint32), draw]))
+                (state, tf.stack([tf.constant(first + index, tf.uint32), draw * _DRAWS]))
                 for index, state in enumerate(self._dropout_states)
             ]
         )

@@ -29,7 +29,7 @@ def test_attention_equals_numpys(num_heads):
 
 
 def test_the_attention_bias_shuts_out_later_positions_alone():
-    assert attention_bias(3).numpy().tolist() == [
+    assert attention_bias(0, 3).numpy().tolist() == [
         [0.0, -1e9, -1e9],
         [0.0, 0.0, -1e9],
         [0.0, 0.0, 0.0],
