@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,8 @@ def write_huggingface(model: GPT2, folder: str | os.PathLike[str]) -> None:
         save_file(tensors, staged / _WEIGHTS, metadata={"format": "pt"})
         text = json.dumps(from_gpt2_config(model.config), indent=2) + "\n"
         (staged / _CONFIG).write_text(text, encoding="utf-8")
+        # safetensors 0.8 makes a file that nobody else may read, whatever the umask.
+        shutil.copymode(staged / _CONFIG, staged / _WEIGHTS)
 
 
 def _open(folder: Path) -> Tensors:

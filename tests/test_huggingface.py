@@ -262,6 +262,8 @@ def test_what_is_written_is_what_hugging_face_writes(tmp_path):
         "config.json",
         "model.safetensors",
     ]
+    modes = {path.stat().st_mode for path in (tmp_path / "out").iterdir()}
+    assert len(modes) == 1  # who may read the one may read the other
     with safe_open(tmp_path / "out" / "model.safetensors", "numpy") as file:
         assert file.metadata() == {"format": "pt"}
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
