@@ -10,6 +10,7 @@ from tests.numpy_gpt2 import NumpyGPT2
 from tests.small_models import SMALL, randomize
 from tests.small_steps import TINY, batch_of, first_moments, numpy_loss, step_of
 
+
 def numpy_gradients(model: NumpyGPT2, ids: np.ndarray, weights: np.ndarray) -> dict:
     """The gradient of every parameter by central differences."""
     gradients = {}

@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from model.train_step import StepResult, TrainStep
 from model.update_guards import LossScale, SpikeGuard
+from tests.numpy_gpt2 import NumpyGPT2
+from tests.small_steps import TINY, batch_of, numpy_loss, ragged_batch, random_step_of, step_of
 
 STEPS = 10
 
@@ -112,3 +115,74 @@ def test_the_scale_begins_at_two_to_the_fifteenth_and_grows_after_two_thousand_s
     assert float(scale.value) == 2.0**15
     take_note()
     assert float(scale.value) == 2.0**16
+
+
+# --- in a training step ---
+
+
+def tensors(step: TrainStep) -> list[np.ndarray]:
+    """Weights, moments, averages and the count of updates, as they stand."""
+    optimizer = step.optimizer
+    return [np.array(variable) for variable in (*step.model.variables, *optimizer.variables)]
+
+
+def test_an_overflow_is_not_applied_and_halves_the_scale():
+    step = random_step_of(precision="mixed_float16", average_decay=0.9, skip_spikes=3.0)
+    batch = ragged_batch(TINY, 6, 0)
+    assert step.update(*batch).applied
+    before = tensors(step)
+    step.state["loss_scale"].value.assign(2.0**40)
+    result = step.update(*batch)
+    assert not result.applied
+    assert not np.isfinite(result.gradient_norm)
+    # The loss itself is not scaled, and what is wrong with the gradients is nothing with it.
+    assert result.loss == pytest.approx(numpy_loss(NumpyGPT2(step.model), *batch), rel=0.01)
+    for found, expected in zip(tensors(step), before, strict=True):
+        np.testing.assert_array_equal(found, expected)
+    assert float(step.state["loss_scale"].value) == 2.0**39
+    assert (step.steps_done, step.updates_skipped) == (2, 1)
+    step.state["loss_scale"].value.assign(2.0**15)
+    step.state["loss_scale"]._good_steps.assign(1999)
+    assert step.update(*batch).applied
+    assert float(step.state["loss_scale"].value) == 2.0**16
+    assert (step.steps_done, step.updates_skipped) == (3, 1)
+
+
+@pytest.mark.parametrize("xla", [False, True])
+def test_a_spike_is_not_applied_but_counted(xla):
+    step = random_step_of(average_decay=0.9, skip_spikes=3.0, learning_rate=1e-4, xla=xla)
+    step._spike_guard = SpikeGuard(3.0, steps=4)
+    results: list[StepResult] = []
+
+    def updates(count: int) -> None:
+        for _ in range(count):
+            results.append(step.update(*batch_of(TINY, 2, seed=len(results))))
+
+    updates(4)
+    gamma = step.model.final_norm.gamma
+    calm = np.array(gamma)
+    gamma.assign(100 * calm)
+    before = tensors(step)
+    updates(1)
+    assert results[4].gradient_norm > 10 * results[3].gradient_norm
+    for found, expected in zip(tensors(step), before, strict=True):
+        np.testing.assert_array_equal(found, expected)
+    assert (step.steps_done, step.updates_skipped) == (5, 1)
+    gamma.assign(calm)
+    updates(1)
+    assert [result.applied for result in results] == [True, True, True, True, False, True]
+    assert (step.steps_done, step.updates_skipped) == (6, 1)
+
+
+def test_a_skipped_step_counts_in_the_schedule_and_not_in_adams_bias():
+    step = step_of(
+        steps=3, warmup_steps=0, learning_rate=0.5, weight_decay=0.0, precision="mixed_float16"
+    )
+    step.state["loss_scale"].value.assign(2.0**40)
+    assert not step.update(*batch_of(TINY, 2)).applied
+    step.state["loss_scale"].value.assign(2.0**15)
+    before = np.array(step.model.token_embedding.embeddings)
+    step.update(*batch_of(TINY, 2))
+    # Adam's first update moves each weight by the rate, which is that of step 2 of 3.
+    moved = np.abs(np.array(step.model.token_embedding.embeddings) - before).max()
+    assert moved == pytest.approx(0.5 * (0.1 + 0.9 * 0.25), rel=1e-2)
