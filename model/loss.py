@@ -67,19 +67,18 @@ def summed_cross_entropy(
             exponents_CV = tf.exp(logits_CV - largest_C1)
             sums_C1 = tf.reduce_sum(exponents_CV, axis=-1, keepdims=True)
             target_logit_C1 = tf.reduce_sum(
-                _float32(hidden_CD * target_embedding_CD), axis=-1, keepdims=True
+                _float32(hidden_CD) * _float32(target_embedding_CD), axis=-1, keepdims=True
             )
             nll_C1 = largest_C1 + tf.math.log(sums_C1) - target_logit_C1
             # d nll / d logits = probabilities - one_hot(target). The one_hot part is a row of the
             # embedding here, and one scatter for all chunks below.
             probabilities_CV = tf.cast(exponents_CV * (weight_C1 / sums_C1), hidden_CD.dtype)
-            weight_C1 = tf.cast(weight_C1, hidden_CD.dtype)
             d_hidden_CD = tf.matmul(probabilities_CV, embedding_VD)
-            d_hidden_CD -= weight_C1 * target_embedding_CD
+            d_hidden_CD -= tf.cast(weight_C1, hidden_CD.dtype) * target_embedding_CD
             d_embedding_VD += _float32(tf.matmul(probabilities_CV, hidden_CD, transpose_a=True))
             return (
                 k + 1,
-                loss + tf.reduce_sum(_float32(weight_C1) * nll_C1),
+                loss + tf.reduce_sum(weight_C1 * nll_C1),
                 tf.tensor_scatter_nd_update(d_hidden_KCD, [[k]], d_hidden_CD[None]),
                 d_embedding_VD,
             )
@@ -97,7 +96,7 @@ def summed_cross_entropy(
 
         def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             return (
-                tf.cast(upstream, d_hidden_KCD.dtype) * d_hidden_KCD,
+                tf.cast(upstream * _float32(d_hidden_KCD), d_hidden_KCD.dtype),
                 tf.cast(upstream * d_embedding_VD, embedding_VD.dtype),
             )
 

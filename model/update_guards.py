@@ -50,21 +50,22 @@ class SpikeGuard(tf.Module):
         self._steps = steps
         self._count = _state(0.0)
         self._mean = _state(0.0)
-        self._mean_square = _state(0.0)
+        self._variance = _state(0.0)
 
     def limit(self) -> tf.Tensor:
         """Returns the norm above which a step is a spike, float32 scalar; infinite at first."""
-        variance = tf.maximum(self._mean_square - self._mean**2, 0.0)
-        limit = self._mean + self._deviations * tf.sqrt(variance)
+        limit = self._mean + self._deviations * tf.sqrt(self._variance)
         return tf.where(self._count >= self._steps, limit, float("inf"))
 
     def next(self, norm: tf.Tensor, is_finite: tf.Tensor) -> None:
         """Takes note of a step's norm, if it is finite; in cross-replica context."""
         count = self._count + 1.0
         share = tf.where(is_finite, tf.maximum(1.0 / count, 1.0 / self._steps), 0.0)
-        norm = tf.where(is_finite, tf.minimum(norm, self.limit()), 0.0)
-        self._mean.assign(self._mean + share * (norm - self._mean))
-        self._mean_square.assign(self._mean_square + share * (norm**2 - self._mean_square))
+        change = tf.where(is_finite, tf.minimum(norm, self.limit()) - self._mean, 0.0)
+        # The mean square less the squared mean would be the same, but for norms that differ little
+        # from their mean float32 loses the difference.
+        self._mean.assign_add(share * change)
+        self._variance.assign((1.0 - share) * (self._variance + share * change**2))
         self._count.assign(tf.where(is_finite, count, self._count))
 
 

@@ -5,6 +5,7 @@ import re
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from model import MultiHeadSelfAttention
 from model.attention import attention_bias
@@ -34,6 +35,40 @@ def test_the_attention_bias_shuts_out_later_positions_alone():
         [0.0, 0.0, -1e9],
         [0.0, 0.0, 0.0],
     ]
+
+
+def test_the_attention_bias_shuts_out_other_documents_too():
+    no = -1e9
+    assert attention_bias(4, tf.constant([[0, 0, 1, 1], [3, 3, 3, 3]])).numpy().tolist() == [
+        [[[0.0, no, no, no], [0.0, 0.0, no, no], [no, no, 0.0, no], [no, no, 0.0, 0.0]]],
+        [[[0.0, no, no, no], [0.0, 0.0, no, no], [0.0, 0.0, 0.0, no], [0.0, 0.0, 0.0, 0.0]]],
+    ]
+
+
+def test_attention_within_documents_equals_numpys_on_each_alone():
+    layer = built()
+    x_BTD = np.random.default_rng(1).standard_normal((2, 7, 12))
+    weights = numpy_gpt2.attention_weights(layer)
+    first = [numpy_gpt2.attention(part, weights, 3) for part in np.split(x_BTD[0], [3, 4])]
+    second = [numpy_gpt2.attention(part, weights, 3) for part in np.split(x_BTD[1], [5])]
+    documents_BT = tf.constant([[0, 0, 0, 1, 2, 2, 2], [4, 4, 4, 4, 4, 5, 5]])
+    expected = [np.concatenate(first), np.concatenate(second)]
+    np.testing.assert_allclose(layer(x_BTD, documents_BT), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["mixed_bfloat16", "mixed_float16"])
+def test_in_16_bits_the_softmax_is_made_in_float32_and_all_products_are_not(dtype):
+    layer = built(dtype=dtype)
+    graph = tf.function(layer).get_concrete_function(tf.TensorSpec([2, 7, 12])).graph
+    of_kind = {
+        kind: [op.outputs[0].dtype for op in graph.get_operations() if op.type in kinds]
+        for kind, kinds in {
+            "softmax": ["Softmax"],
+            "product": ["MatMul", "BatchMatMulV2", "BatchMatMulV3"],
+        }.items()
+    }
+    assert of_kind["softmax"] == [tf.float32]
+    assert of_kind["product"] == [layer.compute_dtype] * 4
 
 
 def test_equal_scores_make_the_mean_of_what_is_visible():

@@ -9,7 +9,8 @@ import pytest
 import tensorflow as tf
 
 from model import GPT2, GPT2Config
-from tests.numpy_gpt2 import NumpyGPT2, softmax
+from model.gpt2 import split_documents
+from tests.numpy_gpt2 import NumpyGPT2, layer_norm, softmax
 from tests.small_models import SMALL, random_gpt2
 
 VOCAB_SIZE = 61
@@ -84,14 +85,31 @@ def test_a_changed_token_leaves_all_earlier_logits_as_they_were_to_the_bit(posit
     assert (before[:, position] != after[:, position]).any()
 
 
-def test_in_bfloat16_the_logits_are_float32_and_near_numpys():
-    model = random_gpt2(dtype="mixed_bfloat16")
+@pytest.mark.parametrize(("dtype", "tolerance"), [("bfloat16", 0.05), ("float16", 0.006)])
+def test_in_16_bits_the_logits_are_float32_and_near_numpys(dtype, tolerance):
+    model = random_gpt2(dtype=f"mixed_{dtype}")
     ids_BT = random_ids(0, 1, MAX_LENGTH)
     logits = model.logits(ids_BT)
     expected = NumpyGPT2(model).logits(ids_BT[0])
     assert logits.dtype == tf.float32
-    assert model.blocks[1].feed_forward.expansion.compute_dtype == "bfloat16"
-    np.testing.assert_allclose(logits[0], expected, rtol=0, atol=0.05 * np.abs(expected).max())
+    assert model.blocks[1].feed_forward.expansion.compute_dtype == dtype
+    np.testing.assert_allclose(logits[0], expected, rtol=0, atol=tolerance * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_in_16_bits_every_normalisation_is_made_in_float32(dtype):
+    model = random_gpt2(dtype=f"mixed_{dtype}")
+    # Neighbours in bfloat16: neither their mean nor, in float16, their squares have a value there.
+    x_BTD = tf.constant([[[256.0 + 2 * (index % 4) for index in range(12)]]], dtype)
+    norms = [model.final_norm]
+    for block in model.blocks:
+        norms += [block.attention_norm, block.feed_forward_norm]
+    for norm in norms:
+        gamma, beta = (np.array(tf.cast(v, dtype), np.float64) for v in (norm.gamma, norm.beta))
+        expected = layer_norm(np.array(x_BTD, np.float64), gamma, beta, model.final_norm.epsilon)
+        found = norm(x_BTD)
+        assert found.dtype == dtype
+        np.testing.assert_allclose(tf.cast(found, tf.float32), expected, rtol=5e-3, atol=5e-3)
 
 
 def test_a_sequence_longer_than_the_maximum_is_an_error_with_both_lengths():
@@ -107,6 +125,66 @@ def test_a_sequence_whose_length_shows_only_in_the_graph_is_checked_there():
     assert logits(random_ids(0, 1, 12)).shape == (1, 12, VOCAB_SIZE)
     with pytest.raises(tf.errors.InvalidArgumentError, match="longer than max_length"):
         logits(random_ids(0, 1, 13))
+
+
+# --- several documents in a row ---
+
+START = 7
+DOCUMENTS = [
+    [START, 3, 9, START, START, 4, 5, 6, 8, 3],  # one of them is empty
+    [3, 9, 4, 5, START, 1, 2, 3, 4, 5],  # the end of one from another row comes first
+    [3, 9, 4, 5, 6, 1, 2, 3, 4, START],
+    [1, 2, 3, 4, 5, 6, 8, 9, 10, 11],
+]
+
+
+def test_documents_and_positions_are_counted_from_each_start():
+    documents_BT, positions_BT = split_documents(tf.constant(DOCUMENTS), START)
+    assert documents_BT.numpy().tolist() == [
+        [1, 1, 1, 2, 3, 3, 3, 3, 3, 3],
+        [0, 0, 0, 0, 1, 1, 1, 1, 1, 1],
+        [0, 0, 0, 0, 0, 0, 0, 0, 0, 1],
+        [0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+    ]
+    assert positions_BT.numpy().tolist() == [
+        [0, 1, 2, 0, 0, 1, 2, 3, 4, 5],
+        [0, 1, 2, 3, 0, 1, 2, 3, 4, 5],
+        [0, 1, 2, 3, 4, 5, 6, 7, 8, 0],
+        [0, 1, 2, 3, 4, 5, 6, 7, 8, 9],
+    ]
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_with_a_documents_start_each_document_is_as_if_alone(recompute):
+    model = random_gpt2()
+    numpy_model = NumpyGPT2(model)
+    expected = []
+    for row in DOCUMENTS:
+        documents = np.split(row, np.flatnonzero(np.array(row) == START))
+        hidden = [numpy_model.hidden_states(part) for part in documents if len(part)]
+        expected.append(np.concatenate(hidden))
+    found = tf.function(model.hidden_states)(
+        tf.constant(DOCUMENTS), recompute=recompute, document_start=START
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_without_one_a_row_is_one_document():
+    model = random_gpt2()
+    expected = [NumpyGPT2(model).hidden_states(row) for row in DOCUMENTS]
+    np.testing.assert_allclose(model.hidden_states(DOCUMENTS), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_documents_are_split_in_rows_of_a_length_that_shows_only_in_the_graph():
+    model = random_gpt2()
+    run = tf.function(
+        lambda ids_BT: model.hidden_states(ids_BT, document_start=START),
+        input_signature=[tf.TensorSpec([None, None], tf.int32)],
+    )
+    for rows, length in ((4, 10), (1, 5)):
+        ids_BT = np.array(DOCUMENTS)[:rows, :length]
+        expected = model.hidden_states(ids_BT, document_start=START)
+        np.testing.assert_allclose(run(ids_BT), expected, rtol=1e-4, atol=1e-5)
 
 
 # --- weights and dropout ---

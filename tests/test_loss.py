@@ -23,10 +23,12 @@ MODES: dict[str, Callable[[Any], Any]] = {
 class Case:
     """Random arguments, the loss and its gradients by NumPy."""
 
-    def __init__(self, seed: int = 0, scale: float = 1.0) -> None:
+    def __init__(self, seed: int = 0, scale: float = 1.0, offset: float = 0.0) -> None:
         generator = np.random.default_rng(seed)
         self.hidden_BTD = (scale * generator.standard_normal((B, T, D))).astype(np.float32)
         self.embedding_VD = generator.standard_normal((V, D)).astype(np.float32)
+        if offset:  # the same for each of a position's logits
+            self.hidden_BTD[..., 0], self.embedding_VD[:, 0] = offset / 8, 8
         self.targets_BT = generator.integers(0, V, (B, T)).astype(np.int32)
         # 0 leaves a position out, and a fraction counts as such.
         self.weights_BT = generator.choice([0.0, 0.5, 1.0], (B, T)).astype(np.float32)
@@ -44,18 +46,25 @@ class Case:
         self.d_hidden_BTD = d_logits_BTV @ embedding_VD
         self.d_embedding_VD = np.einsum("btv,btd->vd", d_logits_BTV, hidden_BTD)
 
-    def loss_and_gradients(self, mode: str, chunk_size: int) -> tuple[Any, Any, Any]:
+    def loss_and_gradients(
+        self, mode: str, chunk_size: int, vocab_multiple: int = 1, dtype: str = "float32"
+    ) -> tuple[Any, Any, Any]:
         @MODES[mode]
         def run(hidden_BTD: Any, embedding_VD: Any) -> tuple[Any, Any, Any]:
             with tf.GradientTape() as tape:
                 tape.watch([hidden_BTD, embedding_VD])
                 loss = summed_cross_entropy(
-                    hidden_BTD, embedding_VD, self.targets_BT, self.weights_BT, chunk_size
+                    hidden_BTD,
+                    embedding_VD,
+                    self.targets_BT,
+                    self.weights_BT,
+                    chunk_size,
+                    vocab_multiple,
                 )
                 scaled = 3 * loss  # so that what comes from above must be heeded
             return (loss, *tape.gradient(scaled, [hidden_BTD, embedding_VD]))
 
-        return run(tf.constant(self.hidden_BTD), tf.constant(self.embedding_VD))
+        return run(tf.cast(self.hidden_BTD, dtype), tf.cast(self.embedding_VD, dtype))
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -67,6 +76,59 @@ def test_the_summed_loss_and_both_gradients_equal_numpys(mode, chunk_size):
     assert float(loss) == pytest.approx(case.loss, rel=1e-5)
     np.testing.assert_allclose(d_hidden_BTD, 3 * case.d_hidden_BTD, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(d_embedding_VD, 3 * case.d_embedding_VD, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(("vocab_multiple", "offset"), [(4, -100.0), (7, 0.0), (64, -100.0)])
+def test_a_vocabulary_made_larger_changes_no_loss_and_no_gradient(mode, vocab_multiple, offset):
+    # Where all true logits lie far below zero, an added one of zero would outweigh them all.
+    case = Case(seed=vocab_multiple, offset=offset)
+    loss, d_hidden_BTD, d_embedding_VD = case.loss_and_gradients(mode, 4, vocab_multiple)
+    assert d_embedding_VD.shape == (V, D)
+    assert float(loss) == pytest.approx(case.loss, rel=1e-5)
+    np.testing.assert_allclose(d_hidden_BTD, 3 * case.d_hidden_BTD, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(d_embedding_VD, 3 * case.d_embedding_VD, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("bfloat16", 2e-2), ("float16", 2e-3)])
+@pytest.mark.parametrize("vocab_multiple", [1, 8])
+def test_in_16_bits_loss_and_gradients_are_near_numpys(dtype, tolerance, vocab_multiple):
+    case = Case(seed=2)
+    loss, *gradients = case.loss_and_gradients("graph", 4, vocab_multiple, dtype)
+    assert loss.dtype == tf.float32
+    assert float(loss) == pytest.approx(case.loss, rel=tolerance)
+    for found, expected in zip(gradients, [case.d_hidden_BTD, case.d_embedding_VD], strict=True):
+        assert found.dtype == dtype
+        largest = np.abs(3 * expected).max()
+        np.testing.assert_allclose(
+            tf.cast(found, tf.float32), 3 * expected, rtol=0, atol=tolerance * largest
+        )
+
+
+@pytest.mark.parametrize("mode", ["graph", "xla"])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_in_16_bits_softmax_and_sums_are_made_in_float32(mode, dtype):
+    # Five thousand equal logits: in 16 bits neither the sum of so many ones nor its logarithm nor
+    # the sum of so many losses has a value of its own, and the last is too large for float16.
+    hidden_BTD, embedding_VD = tf.zeros([10, 1000, 1], dtype), tf.ones([5000, 1], dtype)
+    run = MODES[mode](summed_cross_entropy)
+    loss = run(hidden_BTD, embedding_VD, tf.zeros([10, 1000], tf.int32), tf.ones([10, 1000]), 2000)
+    assert float(loss) == pytest.approx(10_000 * np.log(5000), rel=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_in_16_bits_a_fraction_of_a_weight_and_of_a_target_logit_is_kept(dtype):
+    # Either factor is exact in 16 bits, and their product needs more of them.
+    hidden_BTD = tf.constant([[[1 + 2.0**-7]]], dtype)
+    embedding_VD = tf.constant([[0.0], [1 + 2.0**-7]], dtype)
+    logit = (1 + 2.0**-7) ** 2
+    rounded = float(tf.cast(logit, dtype))
+    assert rounded != logit
+    loss = summed_cross_entropy(
+        hidden_BTD, embedding_VD, tf.constant([[1]]), tf.constant([[0.3]]), 1
+    )
+    # The products for all the vocabulary are rounded, the target's alone is not.
+    assert float(loss) == pytest.approx(0.3 * (np.log(1 + np.exp(rounded)) - logit), rel=1e-6)
 
 
 @pytest.mark.parametrize("mode", ["graph", "xla"])

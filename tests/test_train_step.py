@@ -1,46 +1,14 @@
 """model/train_step.py: an update against NumPy's finite differences; dropout."""
 
-from typing import Any
-
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from model import GPT2, GPT2Config
 from model.packing import PackedTokens
-from model.strategy import make_strategy
-from model.train_step import TrainStep
-from model.training_config import StrategyConfig, TrainingConfig
 from tests.numpy_gpt2 import NumpyGPT2
 from tests.small_models import SMALL, randomize
-
-TINY = GPT2Config(
-    vocab_size=11,
-    max_length=5,
-    embedding_dim=4,
-    num_layers=1,
-    num_heads=2,
-    feed_forward_dim=6,
-    dropout=0.0,
-)
-
-
-def step_of(model_config: GPT2Config = TINY, *, xla: bool = False, **settings: Any) -> TrainStep:
-    defaults = {"steps": 100, "warmup_steps": 0, "loss_chunk_size": 8, "gradient_clip_norm": 1e9}
-    config = TrainingConfig(**(defaults | settings), xla=xla)
-    return TrainStep(model_config, config, make_strategy(StrategyConfig()))
-
-
-def batch_of(config: GPT2Config, rows: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    generator = np.random.default_rng(seed)
-    ids = generator.integers(0, config.vocab_size, (rows, config.max_length + 1)).astype(np.int32)
-    return ids, np.ones((rows, config.max_length), np.float32)
-
-
-def numpy_loss(model: NumpyGPT2, ids: np.ndarray, weights: np.ndarray) -> float:
-    """Nats a target; what has weight 0 is none."""
-    nll = [model.nll(row[:-1], row[1:]) for row in ids]
-    return float((np.array(nll) * weights).sum() / weights.sum())
+from tests.small_steps import TINY, batch_of, first_moments, numpy_loss, step_of
 
 
 def numpy_gradients(model: NumpyGPT2, ids: np.ndarray, weights: np.ndarray) -> dict:
@@ -57,15 +25,6 @@ def numpy_gradients(model: NumpyGPT2, ids: np.ndarray, weights: np.ndarray) -> d
             array[index] = value
             gradient[index] = (losses[0] - losses[1]) / 2e-5
     return gradients
-
-
-def first_moments(step: TrainStep) -> dict[str, np.ndarray]:
-    """AdamW's running mean of each gradient, by the parameter's name."""
-    variables = step.model.trainable_variables
-    return {
-        variable.path.split("/", 1)[1]: np.array(moment)
-        for variable, moment in zip(variables, step.optimizer._momentums, strict=True)
-    }
 
 
 @pytest.mark.parametrize("xla", [False, True])

@@ -33,8 +33,23 @@ BAD_VALUES: list[tuple[dict[str, Any], str]] = [
     ({"warmup_steps": 1000}, "warmup_steps must be in [0, steps=1000), got 1000"),
     (
         {"global_batch_size": 3, "strategy": StrategyConfig("mirrored", 2)},
-        "global_batch_size must be a multiple of num_devices=2, got 3",
+        "global_batch_size must be a multiple of num_devices * accumulation_steps = 2, got 3",
     ),
+    (
+        {
+            "global_batch_size": 8,
+            "accumulation_steps": 3,
+            "strategy": StrategyConfig("mirrored", 2),
+        },
+        "global_batch_size must be a multiple of num_devices * accumulation_steps = 6, got 8",
+    ),
+    ({"accumulation_steps": 0}, "accumulation_steps must be >= 1, got 0"),
+    ({"vocab_multiple": 0}, "vocab_multiple must be >= 1, got 0"),
+    ({"skip_spikes": 0.0}, "skip_spikes must be > 0, got 0.0"),
+    ({"skip_spikes": math.nan}, "skip_spikes must be > 0, got nan"),
+    ({"average_decay": 0.0}, "average_decay must be in (0, 1), got 0.0"),
+    ({"average_decay": 1.0}, "average_decay must be in (0, 1), got 1.0"),
+    ({"average_decay": math.nan}, "average_decay must be in (0, 1), got nan"),
 ]
 
 
@@ -56,6 +71,17 @@ def test_the_bounds_themselves_are_allowed():
         seed=0,
     )
     TrainingConfig(steps=101, warmup_steps=100, final_learning_rate_share=1, seed=2**32 - 1)
+    TrainingConfig(
+        steps=101, global_batch_size=6, accumulation_steps=6, gradient_clip_norm=math.inf
+    )
+
+
+def test_what_gpt2_was_trained_without_is_off_by_default():
+    config = TrainingConfig(steps=101)
+    assert config.accumulation_steps == config.vocab_multiple == 1
+    assert config.skip_spikes is config.average_decay is None
+    assert config.precision == "float32"
+    assert config.document_mask is config.recompute is False
 
 
 def test_a_strategy_without_devices_is_an_error():

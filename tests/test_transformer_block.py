@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from model import TransformerBlock
 from tests import numpy_gpt2
@@ -18,6 +19,18 @@ def test_the_block_equals_numpys(epsilon):
     weights = numpy_gpt2.block_weights(block)
     expected = [numpy_gpt2.block(x_TD, weights, 3, epsilon) for x_TD in x_BTD]
     np.testing.assert_allclose(block(x_BTD), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_the_block_sees_to_it_that_a_position_sees_its_own_document_alone():
+    block = TransformerBlock(12, 3, 20)
+    block.build((None, None, 12))
+    randomize(block, seed=0)
+    x_BTD = np.random.default_rng(1).standard_normal((1, 7, 12))
+    weights = numpy_gpt2.block_weights(block)
+    parts = np.split(x_BTD[0], [2, 3])
+    expected = [numpy_gpt2.block(part, weights, 3, 1e-6) for part in parts]
+    found = block(x_BTD, documents_BT=tf.constant([[0, 0, 1, 2, 2, 2, 2]]))
+    np.testing.assert_allclose(found[0], np.concatenate(expected), rtol=1e-5, atol=1e-5)
 
 
 def test_a_block_that_has_learnt_nothing_passes_the_stream_on():
