@@ -34,7 +34,7 @@ class AdamW(keras.optimizers.AdamW):
         super().__init__(**settings)
         self.average_decay = average_decay
         self.averages: list[keras.Variable] = []
-        self._formula = tf.function(self._next_values, jit_compile=xla)
+        self._assign_next = tf.function(self._assign_next, jit_compile=xla)
 
     def build(self, variables: list[keras.Variable]) -> None:
         super().build(variables)
@@ -59,45 +59,47 @@ class AdamW(keras.optimizers.AdamW):
             shrink: float32 scalar: what the gradients are multiplied by.
         """
         count = tf.cast(self.iterations.value, tf.float32) + 1.0
-        for index, (gradient, variable) in enumerate(zip(gradients, variables, strict=True)):
+        handles, decays = [], []
+        for index, variable in enumerate(variables):
             states = [variable, self._momentums[index], self._velocities[index]]
             if self.average_decay is not None:
                 states.append(self.averages[index])
-            decay = self.weight_decay if self._use_weight_decay(variable) else 0.0
             # A replica's own variables, by their handles: no other replica is told.
-            handles = [state.value.handle for state in states]
-            values = [
-                tf.raw_ops.ReadVariableOp(resource=handle, dtype=tf.float32) for handle in handles
-            ]
-            rates = (learning_rate, shrink, count, tf.constant(decay or 0.0))
-            for handle, value in zip(handles, self._formula(gradient, values, *rates), strict=True):
-                tf.raw_ops.AssignVariableOp(resource=handle, value=value)
+            handles.append([state.value.handle for state in states])
+            decays.append(self.weight_decay if self._use_weight_decay(variable) else 0.0)
+        self._assign_next(handles, gradients, decays, learning_rate, shrink, count)
         tf.raw_ops.AssignAddVariableOp(
             resource=self.iterations.value.handle, value=tf.ones([], self.iterations.dtype)
         )
 
-    def _next_values(
+    def _assign_next(
         self,
-        gradient: tf.Tensor,
-        values: list[tf.Tensor],
+        handles: list[list[tf.Tensor]],
+        gradients: list[tf.Tensor],
+        decays: list[float],
         learning_rate: tf.Tensor,
         shrink: tf.Tensor,
         count: tf.Tensor,
-        decay: tf.Tensor,
-    ) -> list[tf.Tensor]:
-        """Returns what follows weight, moments and average: Loshchilov & Hutter, algorithm 2."""
-        weight, mean, square, *average = values
-        gradient *= shrink
-        mean += (1 - self.beta_1) * (gradient - mean)
-        square += (1 - self.beta_2) * (gradient**2 - square)
-        unbiased_mean = mean / (1 - self.beta_1**count)
-        unbiased_square = square / (1 - self.beta_2**count)
-        step = unbiased_mean / (tf.sqrt(unbiased_square) + self.epsilon) + decay * weight
-        weight -= learning_rate * step
-        if self.average_decay is not None:
-            forget = tf.maximum(1.0 - self.average_decay, 10.0 / (count + 9.0))
-            average = [average[0] + forget * (weight - average[0])]
-        return [weight, mean, square, *average]
+    ) -> None:
+        """Assigns weights, moments and averages in place: Loshchilov & Hutter, algorithm 2."""
+        mean_share, square_share = 1 - self.beta_1**count, 1 - self.beta_2**count
+        for states, gradient, decay in zip(handles, gradients, decays, strict=True):
+            weight, mean, square, *average = (_read(state, gradient.shape) for state in states)
+            gradient *= shrink
+            mean += (1 - self.beta_1) * (gradient - mean)
+            square += (1 - self.beta_2) * (gradient**2 - square)
+            step = (mean / mean_share) / (tf.sqrt(square / square_share) + self.epsilon)
+            weight -= learning_rate * (step + decay * weight)
+            if self.average_decay is not None:
+                forget = tf.maximum(1.0 - self.average_decay, 10.0 / (count + 9.0))
+                average = [average[0] + forget * (weight - average[0])]
+            for state, value in zip(states, [weight, mean, square, *average], strict=True):
+                tf.raw_ops.AssignVariableOp(resource=state, value=value)
+
+
+def _read(handle: tf.Tensor, shape: tf.TensorShape) -> tf.Tensor:
+    value = tf.raw_ops.ReadVariableOp(resource=handle, dtype=tf.float32)
+    return tf.ensure_shape(value, shape)
 
 
 def make_optimizer(
