@@ -55,7 +55,7 @@ def _import(options: argparse.Namespace) -> None:
     if options.size is not None:
         check_size(model.config, options.size)
     with staged_folder(options.out) as staged:
-        start = f"weights: {options.source}"
+        start = f"weights {options.source}"
         export_gpt2(model, staged, stride=model.config.max_length, start=start)
     print(f"wrote {options.out}: {model.count_params():,} parameters")
 
