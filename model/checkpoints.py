@@ -15,6 +15,7 @@ in its sums. `tf.train.CheckpointManager` does neither, and does not know which 
 
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
@@ -59,14 +60,7 @@ class Checkpoints:
             ValueError: There are checkpoints but none is whole, or the workers find different ones.
             AssertionError: The checkpoint and the model do not match.
         """
-        whole, refused = [], {}
-        for folder in self._folders():
-            damage = _damage(folder)
-            if damage is None:
-                whole.append(_step(folder))
-            else:
-                refused[folder] = damage
-        step = whole[0] if whole else _NONE_WHOLE if refused else _NO_CHECKPOINT
+        step, refused = self._examine()
         found = self._workers.gather(step)
         if len(set(found)) > 1:
             raise ValueError(
@@ -112,7 +106,7 @@ class Checkpoints:
     def _rotate(self) -> None:
         folders = self._folders()
         kept = set(folders[: self._keep])
-        measured = {step: loss for step, loss in map(_measurement, folders) if loss is not None}
+        measured = dict(filter(None, map(_measurement, folders)))
         if measured:
             best = min(measured, key=lambda step: (measured[step], step))
             kept.add(self._path(best))
@@ -122,6 +116,15 @@ class Checkpoints:
         for folder in [*self._folder.glob(f"step-*{_STAGED}"), *folders]:
             if folder not in kept:
                 shutil.rmtree(folder)
+
+    def _examine(self) -> tuple[int, dict[Path, str]]:
+        """Returns the newest whole one's step, and what is wrong with those that are not whole."""
+        damages = {folder: _damage(folder) for folder in self._folders()}
+        refused = {folder: damage for folder, damage in damages.items() if damage is not None}
+        whole = [_step(folder) for folder in damages if folder not in refused]
+        if whole:
+            return whole[0], refused
+        return (_NONE_WHOLE if refused else _NO_CHECKPOINT), refused
 
     def _folders(self) -> list[Path]:
         """Returns the checkpoints' folders, the newest first."""
@@ -138,13 +141,15 @@ def _step(folder: Path) -> int:
     return int(folder.name.removeprefix("step-"))
 
 
-def _measurement(folder: Path) -> tuple[int, float | None]:
-    """Returns a checkpoint's step, and its eval loss where it was measured."""
+def _measurement(folder: Path) -> tuple[int, float] | None:
+    """Returns a checkpoint's step and eval loss, or None where there is none to compare."""
     try:
-        return _step(folder), json.loads((folder / STEP).read_text())["eval_loss"]
+        eval_loss = json.loads((folder / STEP).read_text())["eval_loss"]
     except (OSError, ValueError, KeyError):
-        # Damaged since the run began. It can't be the best one; the next `restore` says so.
-        return _step(folder), None
+        return None  # damaged since the run began: the next `restore` says so
+    if eval_loss is None or not math.isfinite(eval_loss):
+        return None
+    return _step(folder), eval_loss
 
 
 def _damage(folder: Path) -> str | None:

@@ -9,12 +9,12 @@ import tensorflow as tf
 class AdamW(keras.optimizers.AdamW):
     """Keras' AdamW (Loshchilov & Hutter 2019) with an update for our training step.
 
-    `apply` is Keras' own, for `Model.fit`. `update` differs from it in that it
+    `apply` is Keras' own. `update` differs from it in that it
 
     - expects gradients that are already summed over the replicas: clipping by the global norm
       needs the sum first, and Keras would sum them again;
-    - updates each variable by TensorFlow's fused kernels, the same formula that Keras spells out
-      in a dozen ops, each a pass over memory;
+    - has one compiled function for clipping, moments, decay and average, which reads and writes
+      each number once; Keras makes a dozen passes over memory;
     - works on one replica's variables without a word to the others, which all do the same. So it
       may stand in a `tf.cond`, which is how a step is skipped.
 
@@ -24,13 +24,17 @@ class AdamW(keras.optimizers.AdamW):
         average_decay: If given, `averages` follow the variables: an exponential moving average,
             which forgets them by this factor in each update. Early ones are forgotten faster, as
             in TensorFlow's ExponentialMovingAverage: by n / (n + 10) after n updates at most.
+        xla: Whether `update` is compiled.
         **settings: Those of `keras.optimizers.AdamW`.
     """
 
-    def __init__(self, average_decay: float | None = None, **settings: Any) -> None:
+    def __init__(
+        self, average_decay: float | None = None, xla: bool = True, **settings: Any
+    ) -> None:
         super().__init__(**settings)
         self.average_decay = average_decay
         self.averages: list[keras.Variable] = []
+        self._formula = tf.function(self._next_values, jit_compile=xla)
 
     def build(self, variables: list[keras.Variable]) -> None:
         super().build(variables)
@@ -55,41 +59,45 @@ class AdamW(keras.optimizers.AdamW):
             shrink: float32 scalar: what the gradients are multiplied by.
         """
         count = tf.cast(self.iterations.value, tf.float32) + 1.0
-        settings = {
-            "beta1_power": tf.pow(self.beta_1, count),
-            "beta2_power": tf.pow(self.beta_2, count),
-            "lr": learning_rate,
-            "beta1": self.beta_1,
-            "beta2": self.beta_2,
-            "epsilon": self.epsilon,
-        }
         for index, (gradient, variable) in enumerate(zip(gradients, variables, strict=True)):
-            handle = variable.value.handle
-            if self.weight_decay and self._use_weight_decay(variable):
-                _move(handle, -learning_rate * self.weight_decay, _read(handle))
-            tf.raw_ops.ResourceApplyAdam(
-                var=handle,
-                m=self._momentums[index].value.handle,
-                v=self._velocities[index].value.handle,
-                grad=gradient * shrink,
-                **settings,
-            )
+            states = [variable, self._momentums[index], self._velocities[index]]
             if self.average_decay is not None:
-                average = self.averages[index].value.handle
-                forget = tf.maximum(1.0 - self.average_decay, 10.0 / (count + 9.0))
-                _move(average, forget, _read(handle) - _read(average))
+                states.append(self.averages[index])
+            decay = self.weight_decay if self._use_weight_decay(variable) else 0.0
+            # A replica's own variables, by their handles: no other replica is told.
+            handles = [state.value.handle for state in states]
+            values = [
+                tf.raw_ops.ReadVariableOp(resource=handle, dtype=tf.float32) for handle in handles
+            ]
+            rates = (learning_rate, shrink, count, tf.constant(decay or 0.0))
+            for handle, value in zip(handles, self._formula(gradient, values, *rates), strict=True):
+                tf.raw_ops.AssignVariableOp(resource=handle, value=value)
         tf.raw_ops.AssignAddVariableOp(
             resource=self.iterations.value.handle, value=tf.ones([], self.iterations.dtype)
         )
 
-
-def _read(handle: tf.Tensor) -> tf.Tensor:
-    return tf.raw_ops.ReadVariableOp(resource=handle, dtype=tf.float32)
-
-
-def _move(handle: tf.Tensor, share: tf.Tensor, towards: tf.Tensor) -> None:
-    """Adds `share` times `towards` to a variable, in one pass."""
-    tf.raw_ops.ResourceApplyGradientDescent(var=handle, alpha=-share, delta=towards)
+    def _next_values(
+        self,
+        gradient: tf.Tensor,
+        values: list[tf.Tensor],
+        learning_rate: tf.Tensor,
+        shrink: tf.Tensor,
+        count: tf.Tensor,
+        decay: tf.Tensor,
+    ) -> list[tf.Tensor]:
+        """Returns what follows weight, moments and average: Loshchilov & Hutter, algorithm 2."""
+        weight, mean, square, *average = values
+        gradient *= shrink
+        mean += (1 - self.beta_1) * (gradient - mean)
+        square += (1 - self.beta_2) * (gradient**2 - square)
+        unbiased_mean = mean / (1 - self.beta_1**count)
+        unbiased_square = square / (1 - self.beta_2**count)
+        step = unbiased_mean / (tf.sqrt(unbiased_square) + self.epsilon) + decay * weight
+        weight -= learning_rate * step
+        if self.average_decay is not None:
+            forget = tf.maximum(1.0 - self.average_decay, 10.0 / (count + 9.0))
+            average = [average[0] + forget * (weight - average[0])]
+        return [weight, mean, square, *average]
 
 
 def make_optimizer(
@@ -99,6 +107,7 @@ def make_optimizer(
     beta_1: float,
     beta_2: float,
     average_decay: float | None = None,
+    xla: bool = True,
 ) -> AdamW:
     """Returns AdamW built on `variables`, to be called in the strategy's scope.
 
@@ -107,7 +116,7 @@ def make_optimizer(
     appendix B.
     """
     optimizer = AdamW(
-        average_decay, weight_decay=weight_decay, beta_1=beta_1, beta_2=beta_2, epsilon=1e-8
+        average_decay, xla, weight_decay=weight_decay, beta_1=beta_1, beta_2=beta_2, epsilon=1e-8
     )
     optimizer.exclude_from_weight_decay(var_list=[v for v in variables if len(v.shape) < 2])
     optimizer.build(variables)

@@ -31,17 +31,17 @@ class ProgressLine:
         """Counts a step and shows its record, and the last eval loss that there was."""
         if "eval_loss" in record:
             self._eval_loss = f"{record['eval_loss']:.3f}"
-        self._bar.set_postfix(
-            loss=f"{record['loss']:.3f}",
-            eval_loss=self._eval_loss,
-            gradient_norm=f"{record['gradient_norm']:.2f}",
-            learning_rate=f"{record['learning_rate']:.1e}",
-            tokens=f"{record['tokens']:.3g}",
-            tokens_per_second=f"{record['tokens_per_second']:.0f}",
-            model_flop_utilisation=f"{record['model_flop_utilisation']:.0%}",
-            peak_memory=f"{record['peak_memory_bytes'] / 2**30:.2f}GiB",
-            refresh=False,
-        )
+        shown = {  # what a narrow terminal cuts off stands last
+            "loss": f"{record['loss']:.3f}",
+            "eval_loss": self._eval_loss,
+            "tokens_per_second": f"{record['tokens_per_second']:.0f}",
+            "model_flop_utilisation": f"{record['model_flop_utilisation']:.0%}",
+            "gradient_norm": f"{record['gradient_norm']:.2f}",
+            "learning_rate": f"{record['learning_rate']:.1e}",
+            "tokens": f"{record['tokens']:.3g}",
+            "peak_memory": f"{record['peak_memory_bytes'] / 2**30:.2f}GiB",
+        }
+        self._bar.set_postfix(shown, refresh=False)
         self._bar.update()
 
     def close(self) -> None:

@@ -82,6 +82,7 @@ class TrainStep:
                 beta_1=config.beta_1,
                 beta_2=config.beta_2,
                 average_decay=config.average_decay,
+                xla=config.xla,
             )
             self._steps = tf.Variable(0, dtype=tf.int64, trainable=False)
             self._loss_scale = LossScale() if config.precision == "mixed_float16" else None

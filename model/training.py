@@ -57,10 +57,9 @@ def train(
 ) -> TrainingResult:
     """Trains a GPT-2, going on from the newest whole checkpoint in `folder` if there is one.
 
-    The same arguments give the same losses, whether the run was interrupted or not. SIGTERM has
-    every worker finish the step that they are in, its evaluation too if one is due, write a
-    checkpoint and stop; whoever sends it to the one process or to any of them should wait for as
-    long as that takes.
+    The same arguments give the same losses, whether the run was interrupted or not. SIGTERM to any
+    worker has all of them finish the step that they are in, with the evaluation that is due, write
+    a checkpoint and stop. That must fit into the time between it and SIGKILL.
 
     Args:
         model_config: The model's sizes.

@@ -65,7 +65,7 @@ class TrainingConfig:
         eval_every_steps: How often the eval split is measured.
         eval_batches: Batches of the eval split in such a measurement, always the same ones.
         checkpoint_every_steps: How often a checkpoint is written.
-        keep_checkpoints: How many of the newest are kept.
+        keep_checkpoints: How many of the newest are kept, beside the one of the lowest eval loss.
         xla: Whether forward and backward pass are compiled by XLA.
         recompute: Whether the backward pass computes each block again instead of keeping what is
             inside of it (gradient checkpointing): less memory, about a third more arithmetic.

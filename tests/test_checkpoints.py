@@ -1,6 +1,7 @@
 """model/checkpoints.py."""
 
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -81,6 +82,7 @@ def test_checkpoints_of_an_earlier_process_count_towards_those_that_are_kept(tmp
         ([None, 2.0, None, None, None], [2, 4, 5], (2, 2.0)),
         ([2.0, 2.0, 2.0, 2.0, 2.0], [1, 4, 5], (1, 2.0)),
         ([None, None, None, None, None], [4, 5], None),
+        ([math.nan, 3.0, math.nan, -math.inf, 4.0], [2, 4, 5], (2, 3.0)),
     ],
 )
 def test_the_one_with_the_lowest_eval_loss_is_kept_too(tmp_path, eval_losses, kept, best):

@@ -1,5 +1,6 @@
 """model/training.py: whole runs, small ones; interruption and resumption; what they leave."""
 
+import dataclasses
 import itertools
 import json
 import math
@@ -16,7 +17,7 @@ import tensorflow as tf
 
 from model import GPT2, training
 from model.interruption import TrainingInterrupted
-from model.train_step import TrainStep
+from model.train_step import StepResult, TrainStep
 from model.training import TrainingResult
 from tests.small_training import before_each_update, metrics, small_split, train_small
 
@@ -291,9 +292,11 @@ def test_a_loss_that_is_not_finite_is_an_error_that_says_at_which_step(tmp_path)
 def test_a_gradient_that_is_not_finite_is_an_error_that_says_at_which_step(tmp_path, monkeypatch):
     update = TrainStep.update
 
-    def spoilt(self: TrainStep, ids: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
-        loss, norm = update(self, ids, weights)
-        return loss, norm if self.steps_done < 3 else math.inf
+    def spoilt(self: TrainStep, ids: np.ndarray, weights: np.ndarray) -> StepResult:
+        result = update(self, ids, weights)
+        if self.steps_done < 3:
+            return result
+        return dataclasses.replace(result, gradient_norm=math.inf, applied=False)
 
     monkeypatch.setattr(TrainStep, "update", spoilt)
     message = "gradient_norm is inf at step 3: try a learning_rate below 0.01 or warmup_steps above"
