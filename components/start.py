@@ -3,14 +3,11 @@
 import dataclasses
 import hashlib
 import os
-from typing import Any
-
-import numpy as np
 
 from components.versions import newest_version
 from model.config import GPT2Config
 from model.gpt2 import GPT2
-from model.pretrained import load_pretrained
+from model.pretrained import find_form, load_pretrained
 
 SCRATCH, PRODUCTION = "scratch", "production"
 
@@ -58,7 +55,7 @@ def find_start(start: str, serving_folder: str, config: GPT2Config) -> Start:
     model = _fit(load_pretrained(start), config, start)
     digest = hashlib.sha256()
     for weight in model.trainable_variables:
-        digest.update(np.asarray(weight).tobytes())
+        digest.update(weight.numpy().tobytes())
     return Start(model, description, digest.hexdigest())
 
 
@@ -69,7 +66,7 @@ def list_start_files(start: str) -> list[str]:
     is in production is left out: it changes with every push, and that alone is no reason to train.
 
     Raises:
-        ValueError: There is no such folder.
+        ValueError: There is no such folder, or it holds no weights.
     """
     if start in (SCRATCH, PRODUCTION):
         return []
@@ -77,6 +74,8 @@ def list_start_files(start: str) -> list[str]:
         raise ValueError(
             f"start must be {SCRATCH!r}, {PRODUCTION!r} or a folder with weights, got {start!r}"
         )
+    find_form(start)
+    # Not by TensorFlow's stat, which knows whole seconds only.
     files = (os.path.join(folder, name) for folder, _, names in os.walk(start) for name in names)
     return [f"{file} {os.path.getsize(file)} {os.path.getmtime(file)}" for file in sorted(files)]
 
@@ -102,7 +101,5 @@ def _fit(source: GPT2, config: GPT2Config, folder: str) -> GPT2:
     model = GPT2(**config.to_dict())
     model.build((None, config.max_length))
     for new, old in zip(model.trainable_variables, source.trainable_variables, strict=True):
-        value: Any = np.array(old)
-        is_position = new is model.position_embedding.embeddings
-        new.assign(value[: config.max_length] if is_position else value)
+        new.assign(old.numpy()[: new.shape[0]])  # all of it, but for positions beyond max_length
     return model

@@ -48,6 +48,8 @@ def run_fn(fn_args: Any) -> None:
     settings = fn_args.custom_config
     model_config = GPT2Config(**settings["model"])
     training_config = _training_config(settings["training"])
+    # First of all: what comes next has TensorFlow start, and some strategies change how it does.
+    strategy = make_strategy(training_config.strategy)
     start = find_start(settings["start"], settings["serving_folder"], model_config)
     train_files, eval_files = list_files(fn_args.train_files), list_files(fn_args.eval_files)
     train_data, eval_data = fingerprint(train_files), fingerprint(eval_files)
@@ -61,7 +63,7 @@ def run_fn(fn_args: Any) -> None:
     result = train(
         model_config, training_config, train_tokens, eval_tokens, folder, initial=start.model
     )
-    if not is_chief(make_strategy(training_config.strategy)):
+    if not is_chief(strategy):
         return
     export_gpt2(
         result.model, fn_args.serving_model_dir, settings["stride"], start=start.description

@@ -12,16 +12,30 @@ from model.openai_checkpoint import read_openai
 _SAVED_MODEL = "saved_model.pb"
 
 # The file by which a form is known, the form, and what reads it.
-_FORMS = (
-    (_SAVED_MODEL, "an exported model", load_exported),
-    ("config.json", "Hugging Face's form", read_huggingface),
-    ("hparams.json", "OpenAI's form", read_openai),
-)
+_FORMS = {
+    _SAVED_MODEL: ("an exported model", load_exported),
+    "config.json": ("Hugging Face's form", read_huggingface),
+    "hparams.json": ("OpenAI's form", read_openai),
+}
+
+
+def find_form(folder: str | os.PathLike[str]) -> str:
+    """Returns the file by which the form of the weights in `folder` is known; reads none of them.
+
+    Raises:
+        ValueError: `folder` has none of the forms, or more than one.
+    """
+    found = [file for file in _FORMS if tf.io.gfile.exists(os.path.join(folder, file))]
+    if len(found) != 1:
+        known = ", ".join(f"{file} ({form})" for file, (form, _) in _FORMS.items())
+        got = " and ".join(found) or "none of them"
+        raise ValueError(f"{os.fspath(folder)} must be a folder with one of {known}, got {got}")
+    return found[0]
 
 
 def is_exported_model(folder: str | os.PathLike[str]) -> bool:
-    """Returns whether `folder` holds a SavedModel."""
-    return tf.io.gfile.exists(os.path.join(folder, _SAVED_MODEL))
+    """Returns whether the weights in `folder` are an exported model's, see `find_form`."""
+    return find_form(folder) == _SAVED_MODEL
 
 
 def load_pretrained(folder: str | os.PathLike[str]) -> GPT2:
@@ -31,11 +45,5 @@ def load_pretrained(folder: str | os.PathLike[str]) -> GPT2:
         ValueError: `folder` has none of the forms, or more than one, or what is in it does not
             make a GPT-2.
     """
-    folder = os.fspath(folder)
-    found = [form for form in _FORMS if tf.io.gfile.exists(os.path.join(folder, form[0]))]
-    if len(found) != 1:
-        known = ", ".join(f"{file} ({form})" for file, form, _ in _FORMS)
-        got = " and ".join(file for file, _, _ in found) or "none of them"
-        raise ValueError(f"{folder} must be a folder with one of {known}, got {got}")
-    _, _, read = found[0]
+    _, read = _FORMS[find_form(folder)]
     return read(folder)

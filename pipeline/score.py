@@ -19,7 +19,7 @@ from model.tokenizer import VOCAB_SIZE
 _DOCUMENTS_AT_A_TIME = 16
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(frozen=True)
 class Score:
     """Sums over documents, and what follows from them.
 
@@ -35,17 +35,19 @@ class Score:
     num_bytes: int = 0
     nll: float = 0.0
 
-    def add(self, tokens: int, num_bytes: int, nll: float) -> None:
-        """Counts a document."""
-        self.documents += 1
-        self.tokens += tokens
-        self.num_bytes += num_bytes
-        self.nll += nll
+    def __add__(self, other: "Score") -> "Score":
+        return Score(
+            self.documents + other.documents,
+            self.tokens + other.tokens,
+            self.num_bytes + other.num_bytes,
+            self.nll + other.nll,
+        )
 
     @property
     def perplexity(self) -> float:
         """exp(nll / tokens); infinite where no float can hold it."""
-        return float(np.exp(self.nll / self.tokens))
+        with np.errstate(over="ignore"):
+            return float(np.exp(self.nll / self.tokens))
 
     @property
     def bits_per_byte(self) -> float:
@@ -69,9 +71,13 @@ def score_files(
 
     Raises:
         ValueError: The model can't be read or has another vocabulary, `stride` is out of range,
-            a file is in no such format, or a record is no document.
+            a file is missing or in no such format, a record is no document, or there is none.
     """
-    documents = _read(files)
+    is_exported = is_exported_model(model_folder)
+    # All of them first: a bad one in the last file is told before hours of scoring.
+    documents = [document for file in files for document in _read(file)]
+    if not documents:
+        raise ValueError(f"there are no documents in {', '.join(files)}")
     model = load_pretrained(model_folder)
     if model.config.vocab_size != VOCAB_SIZE:
         raise ValueError(
@@ -79,7 +85,6 @@ def score_files(
             f"got {model.config.vocab_size}"
         )
     if stride is None:
-        is_exported = is_exported_model(model_folder)
         stride = read_stride(model_folder) if is_exported else model.config.max_length
     scorer = _scorer(model, stride)
     scores: dict[str, Score] = {}
@@ -89,36 +94,27 @@ def score_files(
         ids, lengths = encode_batch(np.array(texts, object))
         nll = scorer(tf.RaggedTensor.from_row_lengths(ids, lengths)).numpy()
         for document, text, length, value in zip(batch, texts, lengths, nll, strict=True):
-            score = scores.setdefault(document.source, Score())
-            score.add(int(length), len(text), float(value))
+            score = Score(1, int(length), len(text), float(value))
+            scores[document.source] = scores.get(document.source, Score()) + score
     return scores
 
 
 def describe(scores: dict[str, Score]) -> str:
     """Returns a line for each source, and one for all of them if there are several."""
-    rows = dict(scores)
-    if len(scores) > 1:
-        rows["all"] = Score(
-            **{
-                field.name: sum(getattr(score, field.name) for score in scores.values())
-                for field in dataclasses.fields(Score)
-            }
-        )
-    width = max(len("source"), *map(len, rows))
+    rows = list(scores.items())
+    if len(rows) > 1:
+        rows.append(("all", sum(scores.values(), Score())))
+    width = max(map(len, ["source", *(name for name, _ in rows)]))
     lines = [f"{'source':<{width}}  documents     tokens      bytes  perplexity  bits per byte"]
     lines += [
         f"{name:<{width}}  {score.documents:>9,}  {score.tokens:>9,}  {score.num_bytes:>9,}  "
         f"{score.perplexity:>10.2f}  {score.bits_per_byte:>13.4f}"
-        for name, score in rows.items()
+        for name, score in rows
     ]
     return "\n".join(lines)
 
 
-def _read(files: Sequence[str]) -> list[Document]:
-    return [document for file in files for document in _documents(file)]
-
-
-def _documents(file: str) -> Iterator[Document]:
+def _read(file: str) -> Iterator[Document]:
     if not Path(file).is_file():
         raise ValueError(f"{file}: no such file")
     for record in read_records(file):
@@ -128,7 +124,8 @@ def _documents(file: str) -> Iterator[Document]:
 
 
 def _scorer(model: GPT2, stride: int) -> tf.types.experimental.PolymorphicFunction:
-    signature = [tf.RaggedTensorSpec([None, None], tf.int64, ragged_rank=1)]
     return tf.function(
-        lambda documents: document_nll(model, documents, stride), input_signature=signature
+        lambda documents: document_nll(model, documents, stride),
+        input_signature=[tf.RaggedTensorSpec([None, None], tf.int64, ragged_rank=1)],
+        autograph=False,  # it wraps an error's message in a report of where it was raised
     )

@@ -55,7 +55,7 @@ def _import(options: argparse.Namespace) -> None:
     if options.size is not None:
         check_size(model.config, options.size)
     with staged_folder(options.out) as staged:
-        start = f"weights: {options.source}"
+        start = f"weights {options.source}"
         export_gpt2(model, staged, stride=model.config.max_length, start=start)
     print(f"wrote {options.out}: {model.count_params():,} parameters")
 
@@ -73,11 +73,13 @@ def _export(options: argparse.Namespace) -> None:
 
 
 def start_tensorflow() -> None:
-    """Imports TensorFlow and has it look for devices, without its saying that it found no GPU."""
+    """Imports TensorFlow and has it look for devices, without its saying what it did not find."""
     with _native_messages_hidden():
         import tensorflow as tf
 
-        tf.zeros([])
+        # Also the first graph with an op that oneDNN has for some types only says so, once.
+        signature = [tf.TensorSpec([None, None], tf.int64)]
+        tf.function(tf.transpose, input_signature=signature)(tf.zeros([1, 1], tf.int64))
 
 
 @contextlib.contextmanager

@@ -52,6 +52,23 @@ class NumpyGPT2:
         return named
 
 
+def windows_nll(model: NumpyGPT2, document: list[int], stride: int, end: int = 50256) -> float:
+    """-log p of all tokens, each from those that its window shows: the first that reaches it.
+
+    Windows begin at 0, stride, 2 * stride, ... and see a context of tokens, the first of them being
+    the one before the window; before the document that is `end`.
+    """
+    shown, context = [end, *document], len(model.position_embedding_TD)
+    total = 0.0
+    for position, token in enumerate(document):
+        begin = 0
+        while position >= begin + context:
+            begin += stride
+        hidden_D = model.hidden_states(shown[begin : position + 1])[-1]
+        total -= log_softmax(model.token_embedding_VD @ hidden_D)[token]
+    return total
+
+
 def float64(variable: Any) -> np.ndarray:
     return np.array(variable, np.float64)
 

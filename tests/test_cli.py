@@ -76,7 +76,7 @@ def test_help_names_the_commands_and_their_options(tmp_path):
     result = run_python(tmp_path, "-m", "pipeline", "--help")
     assert result.returncode == 0
     assert result.stdout.startswith("usage: gpt2-tfx ")
-    for command in ("run", "serve", "generate", "status", "weights"):
+    for command in ("run", "serve", "generate", "status", "score", "weights"):
         assert f"\n    {command} " in result.stdout
 
 

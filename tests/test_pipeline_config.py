@@ -48,6 +48,7 @@ def test_a_minimal_file_is_completed_by_gpt2_small_and_a_laptops_defaults(write)
     assert (config.data.eval_share, config.data.max_refused_share) == (0.1, 0.001)
     assert config.evaluation.min_improvement == 0
     assert config.stride == 1024
+    assert config.start == "scratch"
     assert config.cache is True
     assert (config.serving.host, config.serving.port) == ("127.0.0.1", 8500)
     assert config.beam.arguments() == [
@@ -117,7 +118,8 @@ def test_all_that_a_run_writes_lies_below_output(write):
         ),
         (
             "training.strategy={name: mirrored, num_devices: 3}",
-            "training: global_batch_size must be a multiple of num_devices=3, got 8",
+            "training: global_batch_size must be a multiple of num_devices * accumulation_steps "
+            "= 3, got 8",
         ),
         # Values of a wrong type.
         (
@@ -143,6 +145,8 @@ def test_all_that_a_run_writes_lies_below_output(write):
             "training.strategy.name: Input should be 'one_device', 'mirrored' or "
             "'multi_worker', got 'mirror'",
         ),
+        ("start=5", "start: Input should be a valid string, got 5"),
+        ("start=null", "start: Input should be a valid string, got None"),
         ("name=5", "name: Input should be a valid string, got 5"),
         (
             "cache=perhaps",
@@ -221,6 +225,12 @@ def test_overrides_replace_add_and_create_values_read_as_yaml(write):
     assert config.beam.arguments()[-2:] == ["--temp_location=/tmp", "--x=1"]
     assert config.cache is False
     assert config.data_folder == "my texts"
+
+
+def test_where_training_starts_is_taken_as_it_is_given(write):
+    # Whether there are weights is looked up when the run begins, see tests/test_start.py.
+    for start in ("scratch", "production", "weights of mine/gpt2"):
+        assert load_config(write(MINIMAL), [f"start={start}"]).start == start
 
 
 def test_the_last_of_several_overrides_of_one_key_holds(write):

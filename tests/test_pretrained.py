@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from model.export import export_gpt2
-from model.pretrained import load_pretrained
+from model.pretrained import find_form, is_exported_model, load_pretrained
 from model.sizes import SIZES, check_size
 from pipeline.config import load_config
 from tests.published_models import (
@@ -38,6 +38,15 @@ def test_an_exported_model_is_known_by_its_graph(tmp_path):
         np.testing.assert_array_equal(np.array(after), np.array(before))
 
 
+def test_the_form_is_known_without_reading_what_is_in_it(tmp_path):
+    for file in ("saved_model.pb", "config.json", "hparams.json"):
+        folder = tmp_path / file
+        folder.mkdir()
+        (folder / file).touch()
+        assert find_form(folder) == file
+        assert is_exported_model(str(folder)) == (file == "saved_model.pb")
+
+
 KNOWN = (
     "must be a folder with one of saved_model.pb (an exported model), config.json (Hugging Face's "
     "form), hparams.json (OpenAI's form), got "
@@ -47,8 +56,9 @@ KNOWN = (
 def test_a_folder_of_no_known_form_is_refused_with_what_was_looked_for(tmp_path):
     for folder in (tmp_path, tmp_path / "nowhere"):
         message = re.escape(f"{folder} {KNOWN}none of them")
-        with pytest.raises(ValueError, match=f"^{message}$"):
-            load_pretrained(folder)
+        for read in (load_pretrained, find_form, is_exported_model):
+            with pytest.raises(ValueError, match=f"^{message}$"):
+                read(folder)
 
 
 def test_a_folder_of_two_forms_is_refused(tmp_path):

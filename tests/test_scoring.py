@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from model import scoring
 from model.scoring import document_nll
-from tests.numpy_gpt2 import NumpyGPT2, log_softmax
+from tests.numpy_gpt2 import NumpyGPT2, log_softmax, windows_nll
 from tests.small_models import random_gpt2
 
 CONTEXT = 8
@@ -34,27 +34,10 @@ def document_of(length: int, seed: int = 0) -> list[int]:
     return [*tokens, END]
 
 
-def plain_nll(model: NumpyGPT2, document: list[int], stride: int) -> float:
-    """Each token from those that its window shows: the first window, or the first that ends on it.
-
-    Windows begin at 0, stride, 2 * stride, ... and see CONTEXT tokens, the first of them being the
-    one before the window.
-    """
-    shown = [END, *document]
-    total = 0.0
-    for position, token in enumerate(document):
-        begin = 0
-        while position >= begin + CONTEXT:
-            begin += stride
-        hidden_D = model.hidden_states(shown[begin : position + 1])[-1]
-        total -= log_softmax(model.token_embedding_VD @ hidden_D)[token]
-    return total
-
-
 @pytest.mark.parametrize("stride", [1, 3, CONTEXT // 2, CONTEXT])
 def test_documents_of_any_length_get_a_plain_loops_sum(model, stride):
     documents = [document_of(length) for length in LENGTHS]
-    expected = [plain_nll(NumpyGPT2(model), document, stride) for document in documents]
+    expected = [windows_nll(NumpyGPT2(model), document, stride) for document in documents]
     nll = document_nll(model, tf.ragged.constant(documents, tf.int64), stride)
     assert nll.dtype == tf.float64
     np.testing.assert_allclose(nll, expected, rtol=1e-5)
@@ -72,7 +55,7 @@ def test_what_else_is_in_the_batch_does_not_matter(model, length):
 def test_how_many_windows_go_through_at_a_time_does_not_matter(model, monkeypatch, positions):
     monkeypatch.setattr(scoring, "_POSITIONS_AT_A_TIME", positions)
     documents = [document_of(length) for length in LENGTHS]
-    expected = [plain_nll(NumpyGPT2(model), document, 3) for document in documents]
+    expected = [windows_nll(NumpyGPT2(model), document, 3) for document in documents]
     nll = document_nll(model, tf.ragged.constant(documents, tf.int64), 3)
     np.testing.assert_allclose(nll, expected, rtol=1e-5)
 
@@ -98,7 +81,7 @@ def test_a_long_documents_sum_is_kept_in_float64():
 def test_an_empty_document_has_nothing_to_predict(model):
     documents = tf.ragged.constant([[], document_of(5), []], tf.int64)
     nll = document_nll(model, documents, 3)
-    expected = plain_nll(NumpyGPT2(model), document_of(5), 3)
+    expected = windows_nll(NumpyGPT2(model), document_of(5), 3)
     np.testing.assert_allclose(nll, [0.0, expected, 0.0], rtol=1e-5)
 
 

