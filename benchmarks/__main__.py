@@ -1,25 +1,33 @@
 """Runs the benchmarks, prints a table and writes `output/benchmarks.json`.
 
     python -m benchmarks
-    python -m benchmarks --only transform_tokens_per_second_vs_tiktoken
+    python -m benchmarks --only train_step_1x512_vs_huggingface
 
-The file is a list of {name, ours, peer, limit, unit, ratio}. Entries of benchmarks that this call
-does not run stay as they are.
+The file is a list of {name, ours, peer, limit, unit, ratio}; a ratio above 1 says that ours is
+better. Entries of benchmarks that this call does not run stay as they are.
 """
 
 import argparse
-import dataclasses
-import importlib
 import json
+import pkgutil
 import sys
 from pathlib import Path
 
 from benchmarks import Result
 
-# Each benchmark's name and its module, which has `run() -> Result`. Imported when it is run only.
+# Each benchmark's name and the function that returns its Result. Imported when it is run only.
 BENCHMARKS = {
-    "input_pipeline_tokens_per_second": "benchmarks.input_pipeline",
-    "transform_tokens_per_second_vs_tiktoken": "benchmarks.transform_throughput",
+    "train_step_1x512_vs_huggingface": "benchmarks.train_step:one_row_vs_huggingface",
+    "train_step_4x256_vs_huggingface": "benchmarks.train_step:four_rows_vs_huggingface",
+    "train_step_1x512_vs_kerashub": "benchmarks.train_step:one_row_vs_kerashub",
+    "train_step_1x512_vs_matmul_limit": "benchmarks.train_step:one_row_vs_matmul_limit",
+    "train_step_memory_vs_huggingface": "benchmarks.train_step:memory_vs_huggingface",
+    "train_step_memory_vs_kerashub": "benchmarks.train_step:memory_vs_kerashub",
+    "chunked_loss_memory_vs_plain": "benchmarks.train_options:chunked_loss_memory",
+    "chunked_loss_time_vs_plain": "benchmarks.train_options:chunked_loss_time",
+    "recompute_memory_vs_plain": "benchmarks.train_options:recompute_memory",
+    "input_pipeline_tokens_per_second": "benchmarks.input_pipeline:run",
+    "transform_tokens_per_second_vs_tiktoken": "benchmarks.transform_throughput:run",
 }
 
 
@@ -35,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
     results = []
     for name in options.only or BENCHMARKS:
         print(f"{name} ...", file=sys.stderr, flush=True)
-        results.append(importlib.import_module(BENCHMARKS[name]).run())
+        results.append(pkgutil.resolve_name(BENCHMARKS[name])())
         write(options.output, results[-1])
     print(table(results))
     return 0 if all(result.holds for result in results) else 1
@@ -45,7 +53,7 @@ def write(path: Path, result: Result) -> None:
     """Puts the result in place of an older one of the same benchmark, or behind all others."""
     entries = json.loads(path.read_text()) if path.exists() else []
     entries = [entry for entry in entries if entry["name"] != result.name]
-    entries.append(dataclasses.asdict(result) | {"ratio": result.ratio})
+    entries.append(result.to_dict())
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(entries, indent=2) + "\n")
 
@@ -54,7 +62,7 @@ def table(results: list[Result]) -> str:
     """Returns a line for each result below a headline."""
     rows = [("benchmark", "ours", "peer", "unit", "ratio", "limit", "")]
     for result in results:
-        figures = (f"{result.ours:,.0f}", f"{result.peer:,.0f}", result.unit)
+        figures = (_figure(result.ours), _figure(result.peer), result.unit)
         ratios = (f"{result.ratio:.2f}", f"{result.limit:.2f}")
         rows.append((result.name, *figures, *ratios, "" if result.holds else "below its limit"))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -62,6 +70,12 @@ def table(results: list[Result]) -> str:
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in rows
     )
+
+
+def _figure(value: float) -> str:
+    """Returns it with three digits at least: 0.51, 20.4, 148, 1,200,000."""
+    digits = 0 if value >= 100 else 1 if value >= 10 else 2
+    return f"{value:,.{digits}f}"
 
 
 if __name__ == "__main__":

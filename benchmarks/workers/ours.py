@@ -1,0 +1,59 @@
+"""One step of our training, as configured by default but for the options.
+
+python -m benchmarks.workers.ours BATCH CONTEXT [--recompute] [--plain-loss]
+"""
+
+import argparse
+
+import numpy as np
+import tensorflow as tf
+
+from benchmarks.workers import DROPOUT, VOCAB_SIZE, serve
+from model import train_step as train_step_module
+from model.config import GPT2Config
+from model.strategy import make_strategy
+from model.train_step import TrainStep
+from model.training_config import TrainingConfig
+
+
+def main() -> None:
+    """Builds the step and serves it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("batch", type=int)
+    parser.add_argument("context", type=int)
+    parser.add_argument("--recompute", action="store_true")
+    parser.add_argument("--plain-loss", action="store_true")
+    options = parser.parse_args()
+
+    if options.plain_loss:  # no option of the product, which has no use for it
+        train_step_module.summed_cross_entropy = plain_cross_entropy
+    config = TrainingConfig(
+        steps=1000, global_batch_size=options.batch, recompute=options.recompute
+    )
+    train_step = TrainStep(GPT2Config(dropout=DROPOUT), config, make_strategy(config.strategy))
+    generator = np.random.default_rng(0)
+    weights = np.ones([options.batch, options.context], np.float32)
+
+    def step() -> None:
+        ids = generator.integers(VOCAB_SIZE, size=[options.batch, options.context + 1])
+        train_step.update(ids.astype(np.int32), weights)
+
+    serve(step)
+
+
+def plain_cross_entropy(
+    hidden_BTD: tf.Tensor,
+    embedding_VD: tf.Tensor,
+    targets_BT: tf.Tensor,
+    weights_BT: tf.Tensor,
+    chunk_size: int = 512,
+    vocab_multiple: int = 1,
+) -> tf.Tensor:
+    """Stands in for `summed_cross_entropy`; holds the logits of all positions at once."""
+    logits_BTV = tf.matmul(hidden_BTD, embedding_VD, transpose_b=True)
+    nll_BT = tf.nn.sparse_softmax_cross_entropy_with_logits(targets_BT, logits_BTV)
+    return tf.reduce_sum(nll_BT * weights_BT)
+
+
+if __name__ == "__main__":
+    main()
