@@ -28,20 +28,21 @@ class Dropout(keras.layers.Dropout):
 def random_bits(seed: tf.Tensor, shape: tf.Tensor) -> tf.Tensor:
     """Returns uint32 of this shape, a function of seed and position, uniform over all its values.
 
-    Multiplications and shifts in turn, with the constants of Wellons' `lowbias32` hash. The seed
-    goes in twice, before the first and in the middle, so that two seeds never give the same numbers
-    in another order.
+    Multiplications and shifts in turn, with the constants of Wellons' `lowbias32` hash. Each row
+    (all axes but the last) has two keys; the seed's second half, which changes from draw to draw,
+    enters first. Otherwise XLA would compute while compiling whatever depends on positions
+    alone, and keep hundreds of megabytes of it.
 
     Args:
         seed: int [2], of which 32 bits each are heeded.
-        shape: int32 [rank]; fewer than 2**32 positions.
+        shape: int32 [rank], rank >= 1; fewer than 2**32 rows.
     """
     seed = tf.cast(seed, tf.uint32)
-    first = _mix(seed[0] + tf.constant(0x9E3779B9, tf.uint32))
-    second = _mix(seed[1] + first)
-    positions = tf.reshape(tf.range(tf.reduce_prod(shape)), shape)
-    x = tf.cast(positions, tf.uint32) + first
-    return _mix(_mix(x) + second)
+    rows = tf.reshape(tf.range(tf.reduce_prod(shape[:-1])), tf.concat([shape[:-1], [1]], axis=0))
+    first = _mix(tf.cast(rows, tf.uint32) + _mix(seed[1] + tf.constant(0x9E3779B9, tf.uint32)))
+    second = _mix(seed[0] + first)
+    columns = tf.cast(tf.range(shape[-1]), tf.uint32)
+    return _mix(_mix(columns + first) + second)
 
 
 def _mix(x: tf.Tensor) -> tf.Tensor:

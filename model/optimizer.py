@@ -22,8 +22,8 @@ class AdamW(keras.optimizers.AdamW):
 
     Args:
         average_decay: If given, `averages` follow the variables: an exponential moving average,
-            which forgets them by this factor in each update. Early ones are forgotten faster, as
-            in TensorFlow's ExponentialMovingAverage: by n / (n + 10) after n updates at most.
+            which forgets them by this factor in each update. Early ones are forgotten faster: in
+            the update after n others by n / (n + 10) at most.
         xla: Whether `update` is compiled.
         **settings: Those of `keras.optimizers.AdamW`.
     """
@@ -34,7 +34,7 @@ class AdamW(keras.optimizers.AdamW):
         super().__init__(**settings)
         self.average_decay = average_decay
         self.averages: list[keras.Variable] = []
-        self._assign_next = tf.function(self._assign_next, jit_compile=xla)
+        self._assign = tf.function(self._assign_next, jit_compile=xla)
 
     def build(self, variables: list[keras.Variable]) -> None:
         super().build(variables)
@@ -59,42 +59,47 @@ class AdamW(keras.optimizers.AdamW):
             shrink: float32 scalar: what the gradients are multiplied by.
         """
         count = tf.cast(self.iterations.value, tf.float32) + 1.0
-        handles, decays = [], []
-        for index, variable in enumerate(variables):
+        for index, (gradient, variable) in enumerate(zip(gradients, variables, strict=True)):
             states = [variable, self._momentums[index], self._velocities[index]]
             if self.average_decay is not None:
                 states.append(self.averages[index])
-            # A replica's own variables, by their handles: no other replica is told.
-            handles.append([state.value.handle for state in states])
-            decays.append(self.weight_decay if self._use_weight_decay(variable) else 0.0)
-        self._assign_next(handles, gradients, decays, learning_rate, shrink, count)
+            decay = self.weight_decay if self._use_weight_decay(variable) else 0.0
+            self._assign(
+                # A replica's own variables, by their handles: no other replica is told.
+                [state.value.handle for state in states],
+                gradient,
+                tf.constant(decay or 0.0),
+                learning_rate,
+                shrink,
+                count,
+            )
         tf.raw_ops.AssignAddVariableOp(
             resource=self.iterations.value.handle, value=tf.ones([], self.iterations.dtype)
         )
 
     def _assign_next(
         self,
-        handles: list[list[tf.Tensor]],
-        gradients: list[tf.Tensor],
-        decays: list[float],
+        handles: list[tf.Tensor],
+        gradient: tf.Tensor,
+        decay: tf.Tensor,
         learning_rate: tf.Tensor,
         shrink: tf.Tensor,
         count: tf.Tensor,
     ) -> None:
-        """Assigns weights, moments and averages in place: Loshchilov & Hutter, algorithm 2."""
-        mean_share, square_share = 1 - self.beta_1**count, 1 - self.beta_2**count
-        for states, gradient, decay in zip(handles, gradients, decays, strict=True):
-            weight, mean, square, *average = (_read(state, gradient.shape) for state in states)
-            gradient *= shrink
-            mean += (1 - self.beta_1) * (gradient - mean)
-            square += (1 - self.beta_2) * (gradient**2 - square)
-            step = (mean / mean_share) / (tf.sqrt(square / square_share) + self.epsilon)
-            weight -= learning_rate * (step + decay * weight)
-            if self.average_decay is not None:
-                forget = tf.maximum(1.0 - self.average_decay, 10.0 / (count + 9.0))
-                average = [average[0] + forget * (weight - average[0])]
-            for state, value in zip(states, [weight, mean, square, *average], strict=True):
-                tf.raw_ops.AssignVariableOp(resource=state, value=value)
+        """Assigns weight, moments and average in place: Loshchilov & Hutter, algorithm 2."""
+        weight, mean, square, *average = (_read(handle, gradient.shape) for handle in handles)
+        gradient *= shrink
+        mean += (1 - self.beta_1) * (gradient - mean)
+        square += (1 - self.beta_2) * (gradient**2 - square)
+        unbiased_mean = mean / (1 - self.beta_1**count)
+        unbiased_square = square / (1 - self.beta_2**count)
+        step = unbiased_mean / (tf.sqrt(unbiased_square) + self.epsilon)
+        weight -= learning_rate * (step + decay * weight)
+        if self.average_decay is not None:
+            forget = tf.maximum(1.0 - self.average_decay, 10.0 / (count + 9.0))
+            average = [average[0] + forget * (weight - average[0])]
+        for handle, value in zip(handles, [weight, mean, square, *average], strict=True):
+            tf.raw_ops.AssignVariableOp(resource=handle, value=value)
 
 
 def _read(handle: tf.Tensor, shape: tf.TensorShape) -> tf.Tensor:

@@ -235,8 +235,14 @@ class TrainStep:
     def _micro_batch(
         self, ids_MU: tf.Tensor, weights_MT: tf.Tensor, scale: tf.Tensor, draw: tf.Tensor
     ) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        embedding = self.model.token_embedding.embeddings
         variables = [variable.value for variable in self.model.trainable_variables]
         with self._dropout_seeds(draw), tf.GradientTape() as tape:
+            # The embedding's two gradients are taken apart: that of the projection is dense, that
+            # of the look-up a few rows. Summed by TensorFlow they would be three more arrays of V
+            # rows.
+            projection_VD = tf.stop_gradient(tf.convert_to_tensor(embedding))
+            tape.watch(projection_VD)
             hidden_MTD = self.model.hidden_states(
                 ids_MU[:, :-1],
                 training=True,
@@ -245,13 +251,19 @@ class TrainStep:
             )
             loss = scale * summed_cross_entropy(
                 hidden_MTD,
-                tf.cast(self.model.token_embedding.embeddings, hidden_MTD.dtype),
+                tf.cast(projection_VD, hidden_MTD.dtype),
                 ids_MU[:, 1:],
                 weights_MT,
                 self._config.loss_chunk_size,
                 self._config.vocab_multiple,
             )
-        return loss, [tf.convert_to_tensor(g) for g in tape.gradient(loss, variables)]
+        *gradients, of_projection_VD = tape.gradient(loss, [*variables, projection_VD])
+        index = next(i for i, v in enumerate(variables) if v is embedding.value)
+        of_rows = gradients[index]
+        gradients[index] = tf.tensor_scatter_nd_add(
+            of_projection_VD, of_rows.indices[:, None], of_rows.values
+        )
+        return loss, [tf.convert_to_tensor(gradient) for gradient in gradients]
 
     def _dropout_seeds(self, draw: tf.Tensor) -> keras.StatelessScope:
         """Returns a scope in which dropout's masks are a function of seed, step and replica.

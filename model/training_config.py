@@ -129,7 +129,7 @@ class TrainingConfig:
         warmup = self.warmup_steps
         _require(0 <= warmup < self.steps, "warmup_steps", warmup, f"in [0, steps={self.steps})")
         spikes, decay = self.skip_spikes, self.average_decay
-        _require(spikes is None or spikes > 0, "skip_spikes", spikes, "> 0")
+        _require(spikes is None or spikes > 1, "skip_spikes", spikes, "> 1")
         _require(decay is None or 0 < decay < 1, "average_decay", decay, "in (0, 1)")
         shares = self.strategy.num_devices * self.accumulation_steps
         _require(
