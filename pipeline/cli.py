@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.weights import add_weights_parsers, start_tensorflow
+from pipeline.native_messages import start_tensorflow
+from pipeline.weights import add_weights_parsers
 
 if TYPE_CHECKING:
     from pipeline.config import PipelineConfig

@@ -1,14 +1,10 @@
 """The commands `gpt2-tfx weights import` and `gpt2-tfx weights export`."""
 
 import argparse
-import contextlib
-import os
-import sys
-import tempfile
-from collections.abc import Iterator
 from typing import Any
 
 from model.sizes import SIZES
+from pipeline.native_messages import start_tensorflow
 
 
 def add_weights_parsers(commands: Any, common: argparse.ArgumentParser) -> None:
@@ -70,34 +66,3 @@ def _export(options: argparse.Namespace) -> None:
     model = load_pretrained(options.model)
     write_huggingface(model, options.out)
     print(f"wrote {options.out}: {model.count_params():,} parameters")
-
-
-def start_tensorflow() -> None:
-    """Imports TensorFlow and has it look for devices, without its saying what it did not find."""
-    with _native_messages_hidden():
-        import tensorflow as tf
-
-        # Also the first graph with an op that oneDNN has for some types only says so, once.
-        signature = [tf.TensorSpec([None, None], tf.int64)]
-        tf.function(tf.transpose, input_signature=signature)(tf.zeros([1, 1], tf.int64))
-
-
-@contextlib.contextmanager
-def _native_messages_hidden() -> Iterator[None]:
-    """Keeps what C++ code writes to stderr off it, and shows it if there is an error after all.
-
-    Nothing else turns those lines off.
-    """
-    sys.stderr.flush()
-    stderr = os.dup(2)
-    with tempfile.TemporaryFile() as file:
-        os.dup2(file.fileno(), 2)
-        try:
-            yield
-        except BaseException:
-            file.seek(0)
-            os.write(stderr, file.read())
-            raise
-        finally:
-            os.dup2(stderr, 2)
-            os.close(stderr)
