@@ -26,6 +26,9 @@ BENCHMARKS = {
     "chunked_loss_memory_vs_plain": "benchmarks.train_options:chunked_loss_memory",
     "chunked_loss_time_vs_plain": "benchmarks.train_options:chunked_loss_time",
     "recompute_memory_vs_plain": "benchmarks.train_options:recompute_memory",
+    "recompute_time_vs_plain": "benchmarks.train_options:recompute_time",
+    "document_mask_time_vs_plain": "benchmarks.train_options:document_mask_time",
+    "xla_time_vs_plain": "benchmarks.train_options:xla_time",
     "input_pipeline_tokens_per_second": "benchmarks.input_pipeline:run",
     "transform_tokens_per_second_vs_tiktoken": "benchmarks.transform_throughput:run",
 }

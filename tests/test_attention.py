@@ -39,7 +39,7 @@ def test_the_attention_bias_shuts_out_later_positions_alone():
 
 def test_the_attention_bias_shuts_out_other_documents_too():
     no = -1e9
-    assert attention_bias(4, tf.constant([[0, 0, 1, 1], [3, 3, 3, 3]])).numpy().tolist() == [
+    assert attention_bias(0, 4, tf.constant([[0, 0, 1, 1], [3, 3, 3, 3]])).numpy().tolist() == [
         [[[0.0, no, no, no], [0.0, 0.0, no, no], [no, no, 0.0, no], [no, no, 0.0, 0.0]]],
         [[[0.0, no, no, no], [0.0, 0.0, no, no], [0.0, 0.0, 0.0, no], [0.0, 0.0, 0.0, 0.0]]],
     ]

@@ -129,7 +129,8 @@ def test_one_worker_alone_writes_the_log(two_workers):
 def test_a_batch_that_does_not_divide_over_the_workers_is_an_error(two_workers):
     for outcomes in json.loads((two_workers / "outcomes.json").read_text()):
         assert outcomes[0] == {
-            "error": "global_batch_size must be a multiple of the 2 replicas, got 3"
+            "error": "global_batch_size must be a multiple of the 2 replicas "
+            "times accumulation_steps=1, got 3"
         }
 
 

@@ -242,7 +242,7 @@ def test_with_everything_on_a_restored_step_goes_on_bit_for_bit(tmp_path):
             warmup_steps=2,
             learning_rate=0.01,
         )
-        step._spike_guard = SpikeGuard(0.5, steps=3)
+        step._spike_guard = SpikeGuard(3.0, steps=3)
         return step
 
     tokens = PackedTokens(np.arange(80) % 9, np.array([80]), 12, end_of_text=0)
@@ -259,7 +259,12 @@ def test_with_everything_on_a_restored_step_goes_on_bit_for_bit(tmp_path):
     stayed.state["loss_scale"].value.assign(2.0**40)
     assert not any(result.applied for result in go_on(stayed, 1, 2))  # overflows
     stayed.state["loss_scale"].value.assign(2.0**12)
-    assert all(result.applied for result in go_on(stayed, 3, 4))
+    applied = go_on(stayed, 3, 4)
+    assert all(result.applied for result in applied)
+    # As if all norms so far had been half of these: the next are spikes, then they are let through.
+    guard, usual = stayed.state["spike_guard"], applied[-1].gradient_norm / 2
+    for state, value in ((guard._count, 3.0), (guard._mean, usual), (guard._variance, usual / 100)):
+        state.assign(value)
     path = tf.train.Checkpoint(**stayed.state).write(str(tmp_path / "saved"))
     tf.train.Checkpoint(**restored.state).read(path).assert_consumed()
     assert (restored.steps_done, restored.updates_skipped) == (4, 2)

@@ -1,6 +1,7 @@
 """One step of our training, as configured by default but for the options.
 
-python -m benchmarks.workers.ours BATCH CONTEXT [--recompute] [--plain-loss]
+python -m benchmarks.workers.ours BATCH CONTEXT [--plain-loss] [--recompute] [--document-mask]
+    [--no-xla]
 """
 
 import argparse
@@ -21,14 +22,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("batch", type=int)
     parser.add_argument("context", type=int)
-    parser.add_argument("--recompute", action="store_true")
-    parser.add_argument("--plain-loss", action="store_true")
+    for option in ("--plain-loss", "--recompute", "--document-mask", "--no-xla"):
+        parser.add_argument(option, action="store_true")
     options = parser.parse_args()
 
     if options.plain_loss:  # no option of the product, which has no use for it
         train_step_module.summed_cross_entropy = plain_cross_entropy
     config = TrainingConfig(
-        steps=1000, global_batch_size=options.batch, recompute=options.recompute
+        steps=1000,
+        global_batch_size=options.batch,
+        recompute=options.recompute,
+        document_mask=options.document_mask,
+        xla=not options.no_xla,
     )
     train_step = TrainStep(GPT2Config(dropout=DROPOUT), config, make_strategy(config.strategy))
     generator = np.random.default_rng(0)

@@ -42,7 +42,7 @@ def test_tfx_creates_the_pipeline_and_runs_it_on_what_our_own_command_line_cache
     assert "perplexity" not in created
 
     ran = tfx("run", "create", "--pipeline-name=tiny")
-    assert "\nmodel          1,626,400 parameters, 7 steps\n" in ran
+    assert "\nmodel          1,626,400 parameters, 7 steps from scratch\n" in ran
     assert "\nblessed        no: perplexity is " in ran
     summary = json.loads(summary_path.read_text())
     assert summary["steps"] == 7
