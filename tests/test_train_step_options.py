@@ -263,8 +263,9 @@ def test_with_everything_on_a_restored_step_goes_on_bit_for_bit(tmp_path):
     assert all(result.applied for result in applied)
     # As if all norms so far had been half of these: the next are spikes, then they are let through.
     guard, usual = stayed.state["spike_guard"], applied[-1].gradient_norm / 2
-    for state, value in ((guard._count, 3.0), (guard._mean, usual), (guard._variance, usual / 100)):
-        state.assign(value)
+    guard._count.assign(3.0)
+    guard._mean.assign(usual)
+    guard._variance.assign(usual / 100)
     path = tf.train.Checkpoint(**stayed.state).write(str(tmp_path / "saved"))
     tf.train.Checkpoint(**restored.state).read(path).assert_consumed()
     assert (restored.steps_done, restored.updates_skipped) == (4, 2)
