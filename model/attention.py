@@ -1,6 +1,6 @@
 """Causal multi-head self-attention."""
 
-# Shapes: B batch, T positions, S visible positions, N heads, H head width, D = N * H.
+# Shapes: B batch, T positions, N heads, H head width, D = N * H.
 
 from typing import Any
 
@@ -8,12 +8,9 @@ import keras
 import tensorflow as tf
 
 from model.config import KERNEL_STDDEV, check_heads
+from model.dot_product_attention import dot_product_attention
 from model.dropout import Dropout
-
-# Queries attend in chunks, each to the keys up to its own end: so about half of the scores, those
-# that the causal mask would hide, are never made. Smaller chunks save more of them, but make
-# smaller products; 128 is no faster than this at 512 positions (CPU).
-_QUERIES_AT_A_TIME = 256
+from model.linear import linear
 
 
 @keras.saving.register_keras_serializable(package="gpt2_tfx")
@@ -79,32 +76,21 @@ class MultiHeadSelfAttention(keras.layers.Layer):
     def call(
         self, x_BTD: tf.Tensor, documents_BT: tf.Tensor | None = None, training: bool = False
     ) -> tf.Tensor:
-        query_BNTH, key_BNHS, value_BNHS = self._split_heads(self.query_key_value(x_BTD))
-        mixed = []
-        for begin, end in _chunks(x_BTD):
-            scores_BNTS = tf.matmul(query_BNTH[:, :, begin:end], key_BNHS[..., :end])
-            # Softmax in float32 whatever the compute type: its sums lose too much in 16 bits.
-            scores_BNTS = tf.cast(scores_BNTS, tf.float32)
-            weights_BNTS = tf.nn.softmax(scores_BNTS + attention_bias(begin, end, documents_BT))
-            weights_BNTS = tf.cast(weights_BNTS, value_BNHS.dtype)
-            weights_BNTS = self.attention_dropout(weights_BNTS, training=training)
-            mixed.append(tf.matmul(value_BNHS[..., :end], weights_BNTS, transpose_b=True))
-        mixed_BTNH = tf.transpose(tf.concat(mixed, axis=-1), [0, 3, 1, 2])
-        mixed_BTD = tf.reshape(mixed_BTNH, tf.shape(x_BTD))
-        return self.output_dropout(self.output_projection(mixed_BTD), training=training)
-
-    def _split_heads(self, qkv_BTE: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """Splits [B, T, 3 * D] into scaled queries [B, N, T, H], and keys and values [B, N, H, S].
-
-        Keys and values have positions last: so no product, forward or backward, has to transpose
-        a [T, S] matrix, for which XLA has but slow loops on a CPU.
-        """
-        batch, length = tf.unstack(tf.shape(qkv_BTE)[:2])
+        shape = tf.shape(x_BTD)
         head_width = self.embedding_dim // self.num_heads
-        split = tf.reshape(qkv_BTE, [batch, length, 3, self.num_heads, head_width])
-        query_BNTH = tf.transpose(split[:, :, 0], [0, 2, 1, 3]) * head_width**-0.5
-        key_BNHS, value_BNHS = tf.unstack(tf.transpose(split[:, :, 1:], [2, 0, 3, 4, 1]))
-        return query_BNTH, key_BNHS, value_BNHS
+        query_BTNH, key_BTNH, value_BTNH = (
+            tf.reshape(part_BTD, [shape[0], shape[1], self.num_heads, head_width])
+            for part_BTD in tf.split(linear(self.query_key_value, x_BTD, keep=True), 3, axis=-1)
+        )
+        mixed_BTNH = dot_product_attention(
+            tf.transpose(query_BTNH, [0, 2, 1, 3]) * head_width**-0.5,
+            tf.transpose(key_BTNH, [0, 2, 3, 1]),
+            tf.transpose(value_BTNH, [0, 2, 3, 1]),
+            lambda: self.attention_dropout.next_mask(training),
+            documents_BT,
+        )
+        mixed_BTD = tf.reshape(mixed_BTNH, shape)
+        return self.output_dropout(linear(self.output_projection, mixed_BTD), training=training)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return input_shape
@@ -116,37 +102,3 @@ class MultiHeadSelfAttention(keras.layers.Layer):
             "dropout": self.dropout,
             "output_stddev": self.output_stddev,
         }
-
-
-def _chunks(x_BTD: tf.Tensor) -> list[tuple[int, int | tf.Tensor]]:
-    """Returns begin and end of each chunk of queries; one for all where T shows in the graph."""
-    length = x_BTD.shape[1]
-    if length is None:
-        return [(0, tf.shape(x_BTD)[1])]
-    begins = range(0, length, _QUERIES_AT_A_TIME)
-    return [(begin, min(begin + _QUERIES_AT_A_TIME, length)) for begin in begins]
-
-
-def attention_bias(
-    begin: int, end: int | tf.Tensor, documents_BT: tf.Tensor | None = None
-) -> tf.Tensor:
-    """Returns what is added to scores: 0 where a query may look, a large negative elsewhere.
-
-    -1e9 rather than -inf: added to any finite score it underflows to weight 0 all the same,
-    and a gradient through it is 0, never NaN.
-
-    Args:
-        begin: The queries' first position.
-        end: Where queries and keys end; keys begin at 0.
-        documents_BT: int [B, T], which document each position belongs to, or None.
-
-    Returns:
-        float32 [T, S], or with documents [B, 1, T, S], where T = end - begin and S = end. A query
-        looks at itself and at earlier positions, of its own document alone if documents are given.
-    """
-    positions = tf.range(end)
-    is_visible = positions[None, :] <= positions[begin:, None]
-    if documents_BT is not None:
-        documents_BS = documents_BT[:, :end]
-        is_visible &= documents_BS[:, None, None, :] == documents_BS[:, None, begin:, None]
-    return tf.where(is_visible, 0.0, -1e9)

@@ -1,5 +1,7 @@
 """Dropout whose mask is a hash of seed and position, so that XLA makes it on the fly."""
 
+from collections.abc import Callable
+
 import keras
 import tensorflow as tf
 
@@ -18,11 +20,20 @@ class Dropout(keras.layers.Dropout):
     """
 
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
+        return self.next_mask(training)(inputs)
+
+    def next_mask(self, training: bool = True) -> Callable[[tf.Tensor], tf.Tensor]:
+        """Returns a function that applies one mask, the same to all that it is called with."""
         if not training or self.rate == 0:
-            return inputs
-        bits = random_bits(self.seed_generator.next(), tf.shape(inputs))
-        is_kept = bits >= tf.constant(min(round(self.rate * 2**32), 2**32 - 1), tf.uint32)
-        return tf.where(is_kept, inputs * tf.cast(1 / (1 - self.rate), inputs.dtype), 0)
+            return lambda x: x
+        seed = self.seed_generator.next()
+        limit = tf.constant(min(round(self.rate * 2**32), 2**32 - 1), tf.uint32)
+
+        def drop(x: tf.Tensor) -> tf.Tensor:
+            is_kept = random_bits(seed, tf.shape(x)) >= limit
+            return tf.where(is_kept, x * tf.cast(1 / (1 - self.rate), x.dtype), 0)
+
+        return drop
 
 
 def random_bits(seed: tf.Tensor, shape: tf.Tensor) -> tf.Tensor:

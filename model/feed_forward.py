@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from model.config import KERNEL_STDDEV
 from model.dropout import Dropout
+from model.linear import linear
 
 
 @keras.saving.register_keras_serializable(package="gpt2_tfx")
@@ -64,8 +65,8 @@ class FeedForwardNetwork(keras.layers.Layer):
         self.output_projection.build((*input_shape[:-1], self.feed_forward_dim))
 
     def call(self, x_BTD: tf.Tensor, training: bool = False) -> tf.Tensor:
-        hidden_BTF = tf.nn.gelu(self.expansion(x_BTD), approximate=True)
-        return self.output_dropout(self.output_projection(hidden_BTF), training=training)
+        hidden_BTF = tf.nn.gelu(linear(self.expansion, x_BTD, keep=True), approximate=True)
+        return self.output_dropout(linear(self.output_projection, hidden_BTF), training=training)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return input_shape

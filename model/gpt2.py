@@ -2,6 +2,7 @@
 
 # Shapes: B batch, T positions, D embedding width, V vocabulary.
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -9,8 +10,9 @@ import tensorflow as tf
 
 from model.config import POSITION_STDDEV, TOKEN_STDDEV, GPT2Config
 from model.dropout import Dropout
-from model.recompute import recomputed
 from model.transformer_block import TransformerBlock
+
+CallBlock = Callable[[TransformerBlock, tf.Tensor, tf.Tensor | None], tf.Tensor]
 
 
 @keras.saving.register_keras_serializable(package="gpt2_tfx")
@@ -114,7 +116,6 @@ class GPT2(keras.Model):
         self,
         ids_BT: tf.Tensor,
         training: bool = False,
-        recompute: bool = False,
         document_start: int | None = None,
     ) -> tf.Tensor:
         """Returns float [B, T, D]: the normalised stream that the output projection reads.
@@ -122,11 +123,30 @@ class GPT2(keras.Model):
         Args:
             ids_BT: int [B, T], T <= max_length.
             training: Whether dropout is active.
-            recompute: Whether the backward pass computes each block again instead of keeping
-                what is inside of it: less memory for about a third more arithmetic.
+            document_start: As in `residual_stream`.
+
+        Raises:
+            ValueError: As `residual_stream`.
+        """
+        return self.final_norm(self.residual_stream(ids_BT, training, document_start))
+
+    def residual_stream(
+        self,
+        ids_BT: tf.Tensor,
+        training: bool = False,
+        document_start: int | None = None,
+        call_block: CallBlock | None = None,
+    ) -> tf.Tensor:
+        """Returns float [B, T, D]: the stream that leaves the last block.
+
+        Args:
+            ids_BT: int [B, T], T <= max_length.
+            training: Whether dropout is active.
             document_start: The id that begins each document in a row of several ones. If it is
                 given, no position sees another document, and each document's positions are
                 counted from its start.
+            call_block: If given, what is called in training with each block, its input and
+                the documents, instead of the block.
 
         Raises:
             ValueError: T is known and exceeds `max_length`. An unknown T is checked when the
@@ -152,11 +172,11 @@ class GPT2(keras.Model):
         x_BTD = self.token_embedding(ids_BT) + self.position_embedding(positions)
         x_BTD = self.embedding_dropout(x_BTD, training=training)
         for block in self.blocks:
-            if recompute:
-                x_BTD = recomputed(block, x_BTD, documents_BT=documents_BT, training=training)
+            if call_block:
+                x_BTD = call_block(block, x_BTD, documents_BT)
             else:
                 x_BTD = block(x_BTD, documents_BT=documents_BT, training=training)
-        return self.final_norm(x_BTD)
+        return x_BTD
 
     def project(self, hidden_BTD: tf.Tensor) -> tf.Tensor:
         """Returns float32 [..., V]: logits of hidden states, by the tied token embedding."""

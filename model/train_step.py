@@ -12,15 +12,13 @@ import tensorflow as tf
 
 from model.config import GPT2Config
 from model.gpt2 import GPT2
-from model.loss import summed_cross_entropy, token_nll
+from model.gradients import Gradients
+from model.loss import token_nll
 from model.optimizer import make_optimizer, make_schedule
 from model.packing import PackedTokens
 from model.tokenizer import END_OF_TEXT
 from model.training_config import TrainingConfig
 from model.update_guards import LossScale, SpikeGuard
-
-# A dropout layer draws once for each chunk of queries, counting up from the seed that it is given.
-_DRAWS = 256
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,14 +85,7 @@ class TrainStep:
             self._steps = tf.Variable(0, dtype=tf.int64, trainable=False)
             self._loss_scale = LossScale() if config.precision == "mixed_float16" else None
             self._spike_guard = SpikeGuard(config.skip_spikes) if config.skip_spikes else None
-        # A whole step under XLA fails where it touches the variables of two replicas, and
-        # forward and backward pass alone are where the time goes.
-        self._gradients = tf.function(self._loss_and_gradients, jit_compile=config.xla)
-        self._dropout_states = [
-            layer.seed_generator.state
-            for layer in self.model._flatten_layers()
-            if isinstance(layer, keras.layers.Dropout) and layer.rate > 0
-        ]
+        self._gradients = Gradients(self.model, config, self._document_start)
 
     @property
     def state(self) -> dict[str, tf.Module]:
@@ -208,76 +199,6 @@ class TrainStep:
 
         tf.cond(tf.math.is_finite(norm) & (norm <= norm_limit), apply, lambda: None)
         return loss / scaled_up, norm
-
-    def _loss_and_gradients(
-        self, ids_BU: tf.Tensor, weights_BT: tf.Tensor, scale: tf.Tensor, draw: tf.Tensor
-    ) -> tuple[tf.Tensor, list[tf.Tensor]]:
-        """Returns a share's loss and gradients; `draw` is the number of the dropout's draw."""
-        count = self._config.accumulation_steps
-        if count == 1:
-            return self._micro_batch(ids_BU, weights_BT, scale, draw)
-        ids_KMU = tf.reshape(ids_BU, [count, -1, ids_BU.shape[1]])
-        weights_KMT = tf.reshape(weights_BT, [count, -1, weights_BT.shape[1]])
-
-        def add_micro_batch(k: tf.Tensor, *sums: tf.Tensor) -> tuple[tf.Tensor, ...]:
-            loss, gradients = self._micro_batch(
-                ids_KMU[k], weights_KMT[k], scale, draw * count + tf.cast(k, tf.uint32)
-            )
-            terms = (loss, *gradients)
-            return (k + 1, *(total + term for total, term in zip(sums, terms, strict=True)))
-
-        zeros = [tf.zeros(v.shape, tf.float32) for v in self.model.trainable_variables]
-        _, loss, *gradients = tf.while_loop(
-            lambda k, *_: k < count, add_micro_batch, [0, tf.constant(0.0), *zeros]
-        )
-        return loss, gradients
-
-    def _micro_batch(
-        self, ids_MU: tf.Tensor, weights_MT: tf.Tensor, scale: tf.Tensor, draw: tf.Tensor
-    ) -> tuple[tf.Tensor, list[tf.Tensor]]:
-        embedding = self.model.token_embedding.embeddings
-        variables = [variable.value for variable in self.model.trainable_variables]
-        with self._dropout_seeds(draw), tf.GradientTape() as tape:
-            # The embedding's two gradients are taken apart: that of the projection is dense, that
-            # of the look-up a few rows. Summed by TensorFlow they would be three more arrays of V
-            # rows.
-            projection_VD = tf.stop_gradient(tf.convert_to_tensor(embedding))
-            tape.watch(projection_VD)
-            hidden_MTD = self.model.hidden_states(
-                ids_MU[:, :-1],
-                training=True,
-                recompute=self._config.recompute,
-                document_start=self._document_start,
-            )
-            loss = scale * summed_cross_entropy(
-                hidden_MTD,
-                tf.cast(projection_VD, hidden_MTD.dtype),
-                ids_MU[:, 1:],
-                weights_MT,
-                self._config.loss_chunk_size,
-                self._config.vocab_multiple,
-            )
-        *gradients, of_projection_VD = tape.gradient(loss, [*variables, projection_VD])
-        index = next(i for i, v in enumerate(variables) if v is embedding.value)
-        of_rows = gradients[index]
-        gradients[index] = tf.tensor_scatter_nd_add(
-            of_projection_VD, of_rows.indices[:, None], of_rows.values
-        )
-        return loss, [tf.convert_to_tensor(gradient) for gradient in gradients]
-
-    def _dropout_seeds(self, draw: tf.Tensor) -> keras.StatelessScope:
-        """Returns a scope in which dropout's masks are a function of seed, step and replica.
-
-        Keras draws them from a variable that each layer counts up; that would be state to
-        restore, and XLA can't update it on two replicas. In this scope it reads our numbers.
-        """
-        first = self._config.seed * len(self._dropout_states)
-        return keras.StatelessScope(
-            [
-                (state, tf.stack([tf.constant(first + index, tf.uint32), draw * _DRAWS]))
-                for index, state in enumerate(self._dropout_states)
-            ]
-        )
 
     @tf.function
     def _nll(self, ids: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:

@@ -10,6 +10,7 @@ import tensorflow as tf
 from model.attention import MultiHeadSelfAttention
 from model.config import KERNEL_STDDEV
 from model.feed_forward import FeedForwardNetwork
+from model.kept import kept
 
 
 @keras.saving.register_keras_serializable(package="gpt2_tfx")
@@ -89,7 +90,8 @@ class TransformerBlock(keras.layers.Layer):
     def call(
         self, x_BTD: tf.Tensor, documents_BT: tf.Tensor | None = None, training: bool = False
     ) -> tf.Tensor:
-        x_BTD += self.attention(self.attention_norm(x_BTD), documents_BT, training=training)
+        attended_BTD = self.attention(self.attention_norm(x_BTD), documents_BT, training=training)
+        x_BTD = kept(tf.add, x_BTD, attended_BTD)
         return x_BTD + self.feed_forward(self.feed_forward_norm(x_BTD), training=training)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:

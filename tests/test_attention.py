@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from model import MultiHeadSelfAttention
-from model.attention import attention_bias
+from model.dot_product_attention import attention_bias
 from tests import numpy_gpt2
 from tests.small_models import randomize
 

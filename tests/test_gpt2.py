@@ -154,8 +154,7 @@ def test_documents_and_positions_are_counted_from_each_start():
     ]
 
 
-@pytest.mark.parametrize("recompute", [False, True])
-def test_with_a_documents_start_each_document_is_as_if_alone(recompute):
+def test_with_a_documents_start_each_document_is_as_if_alone():
     model = random_gpt2()
     numpy_model = NumpyGPT2(model)
     expected = []
@@ -163,9 +162,7 @@ def test_with_a_documents_start_each_document_is_as_if_alone(recompute):
         documents = np.split(row, np.flatnonzero(np.array(row) == START))
         hidden = [numpy_model.hidden_states(part) for part in documents if len(part)]
         expected.append(np.concatenate(hidden))
-    found = tf.function(model.hidden_states)(
-        tf.constant(DOCUMENTS), recompute=recompute, document_start=START
-    )
+    found = tf.function(model.hidden_states)(tf.constant(DOCUMENTS), document_start=START)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 

@@ -158,7 +158,7 @@ def test_each_layer_draws_a_mask_of_its_own_at_its_rate():
         block.feed_forward.output_dropout,
     ]
     ones = tf.ones([2000])
-    with step._dropout_seeds(tf.constant(5, tf.uint32)):
+    with step._gradients._dropout_seeds(tf.constant(5, tf.uint32)):
         masks = [np.array(layer(ones, training=True)) for layer in layers]
     for index, mask in enumerate(masks):
         assert set(mask) == {0.0, 2.0}

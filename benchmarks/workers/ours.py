@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks.workers import DROPOUT, VOCAB_SIZE, serve
-from model import train_step as train_step_module
+from model import gradients
 from model.config import GPT2Config
 from model.strategy import make_strategy
 from model.train_step import TrainStep
@@ -27,7 +27,7 @@ def main() -> None:
     options = parser.parse_args()
 
     if options.plain_loss:  # no option of the product, which has no use for it
-        train_step_module.summed_cross_entropy = plain_cross_entropy
+        gradients.summed_cross_entropy = plain_cross_entropy
     config = TrainingConfig(
         steps=1000,
         global_batch_size=options.batch,

@@ -1,0 +1,135 @@
+"""model/block_calls.py: the values and gradients of plain calls, by two programs for all blocks."""
+
+import re
+from collections.abc import Callable
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from model import TransformerBlock
+from model.block_calls import BlockCalls
+from tests.small_models import randomize
+
+# Shapes: B batch, T positions, D embedding width.
+B, T, D = 2, 7, 12
+LAYERS = 3
+DOCUMENTS_BT = tf.constant([[0, 0, 0, 1, 1, 1, 1], [0, 1, 1, 1, 2, 2, 2]])
+
+Call = Callable[[TransformerBlock, tf.Tensor], tf.Tensor]
+
+
+def blocks_of(dropout: float, dtype: str = "float32") -> list[TransformerBlock]:
+    blocks = [TransformerBlock(D, 3, 20, dropout, dtype=dtype) for _ in range(LAYERS)]
+    for index, block in enumerate(blocks):
+        block.build((None, None, D))
+        randomize(block, seed=index)
+    return blocks
+
+
+def random_input(dtype: str = "float32") -> tf.Tensor:
+    x_BTD = np.random.default_rng(0).standard_normal((B, T, D))
+    return tf.cast(x_BTD, dtype)
+
+
+def plain_call(block: TransformerBlock, x_BTD: tf.Tensor) -> tf.Tensor:
+    return block(x_BTD, documents_BT=DOCUMENTS_BT, training=True)
+
+
+def values_and_gradients(blocks: list[TransformerBlock], call: Call) -> list[np.ndarray]:
+    """The blocks' output, in a graph, and its gradients to the input and to all weights.
+
+    Dropout's masks are those of fixed seeds, each layer's another one.
+    """
+    seeds = [v for block in blocks for v in block.variables if not v.trainable]
+    assert len(seeds) in (0, 3 * LAYERS)
+
+    @tf.function
+    def run(x_BTD: tf.Tensor) -> list[tf.Tensor]:
+        numbers = [tf.constant([index, 1], tf.uint32) for index in range(len(seeds))]
+        sources = [x_BTD, *(v.value for block in blocks for v in block.trainable_variables)]
+        with (
+            keras.StatelessScope(list(zip(seeds, numbers, strict=True))),
+            tf.GradientTape() as tape,
+        ):
+            tape.watch(x_BTD)
+            y_BTD = x_BTD
+            for block in blocks:
+                y_BTD = call(block, y_BTD)
+            loss = tf.reduce_sum(tf.sin(tf.cast(y_BTD, tf.float32)))
+        return [y_BTD, *tape.gradient(loss, sources)]
+
+    found = run(random_input(blocks[0].compute_dtype))
+    assert len(found) == 2 + 12 * LAYERS
+    return [tf.cast(x, tf.float32).numpy() for x in found]
+
+
+def assert_all_near(found: list[np.ndarray], expected: list[np.ndarray], share: float) -> None:
+    for one, other in zip(found, expected, strict=True):
+        largest = np.abs(other).max()
+        assert largest > 0
+        np.testing.assert_allclose(one, other, rtol=0, atol=share * largest)
+
+
+@pytest.mark.parametrize("xla", [False, True])
+@pytest.mark.parametrize("recompute", [False, True])
+def test_outputs_and_gradients_are_those_of_plain_calls_with_the_same_masks(recompute, xla):
+    blocks = blocks_of(dropout=0.5)
+    calls = BlockCalls(blocks, recompute, xla)
+    found = values_and_gradients(blocks, lambda block, x: calls(block, x, DOCUMENTS_BT))
+    assert_all_near(found, values_and_gradients(blocks, plain_call), 1e-5)
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize(("dtype", "share"), [("mixed_bfloat16", 0.06), ("mixed_float16", 0.01)])
+def test_in_16_bits_too(dtype, share, recompute):
+    blocks = blocks_of(0.5, dtype)
+    calls = BlockCalls(blocks, recompute, xla=True)
+    found = values_and_gradients(blocks, lambda block, x: calls(block, x, DOCUMENTS_BT))
+    assert_all_near(found, values_and_gradients(blocks, plain_call), share)
+
+
+def test_without_documents_a_row_is_one():
+    blocks = blocks_of(0.0)
+    calls = BlockCalls(blocks, recompute=False, xla=False)
+    found = values_and_gradients(blocks, calls)
+    assert_all_near(found, values_and_gradients(blocks, lambda b, x: b(x, training=True)), 2e-6)
+
+
+def test_all_blocks_are_calls_of_the_same_two_programs():
+    blocks = blocks_of(0.5)
+    calls = BlockCalls(blocks, recompute=False, xla=True)
+    values_and_gradients(blocks, calls)
+    assert calls._forward.experimental_get_tracing_count() == 1
+    assert calls._backward.experimental_get_tracing_count() == 1
+
+
+def programs(recompute: bool) -> tuple[int, int, list[int]]:
+    """Products in the compiled forward and backward pass, and the sizes of what is kept."""
+    block = blocks_of(0.0)[0]
+    calls = BlockCalls([block], recompute, xla=True)
+    x_BTD = random_input()
+    values = [tf.convert_to_tensor(variable.value) for variable in block.variables]
+    y_BTD, kept = calls._forward(x_BTD, None, values)
+    forward = calls._forward.experimental_get_compiler_ir(x_BTD, None, values)
+    backward = calls._backward.experimental_get_compiler_ir(x_BTD, None, values, kept, y_BTD)
+    in_forward, in_backward = (
+        len(re.findall(r" dot\(", compiled(stage="optimized_hlo")))
+        for compiled in (forward, backward)
+    )
+    return in_forward, in_backward, [int(tf.size(tensor)) for tensor in kept]
+
+
+def test_the_backward_pass_makes_no_product_again():
+    # Six products forward, and two for the gradients of each.
+    forward, backward, kept = programs(recompute=False)
+    assert (forward, backward) == (6, 12)
+    # Query, key and value, the attention weights of 3 heads, what they mix, the stream between
+    # attention and feed-forward network, and the latter's hidden layer before GELU.
+    assert kept == [B * T * 3 * D, B * 3 * T * T, B * T * D, B * T * D, B * T * 20]
+
+
+def test_with_recomputation_nothing_is_kept_and_all_but_the_last_product_are_made_again():
+    # No gradient depends on the outcome of the last.
+    assert programs(recompute=True) == (6, 12 + 5, [])
