@@ -86,7 +86,7 @@ class MultiHeadSelfAttention(keras.layers.Layer):
             tf.transpose(query_BTNH, [0, 2, 1, 3]) * head_width**-0.5,
             tf.transpose(key_BTNH, [0, 2, 3, 1]),
             tf.transpose(value_BTNH, [0, 2, 3, 1]),
-            lambda: self.attention_dropout.next_mask(training),
+            self.attention_dropout if training and self.dropout else None,
             documents_BT,
         )
         mixed_BTD = tf.reshape(mixed_BTNH, shape)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from model.dropout import Dropout
 from model.kept import kept_value
 
 # Queries attend in chunks, each to the keys up to its own end: so about half of the scores, those
@@ -14,75 +15,102 @@ from model.kept import kept_value
 # smaller products; 128 is no faster than this at 512 positions (CPU).
 _QUERIES_AT_A_TIME = 256
 
-Drop = Callable[[tf.Tensor], tf.Tensor]
-
 
 def dot_product_attention(
     query_BNTH: tf.Tensor,
     key_BNHS: tf.Tensor,
     value_BNHS: tf.Tensor,
-    next_drop: Callable[[], Drop],
+    dropout: Dropout | None = None,
     documents_BT: tf.Tensor | None = None,
 ) -> tf.Tensor:
     """Returns float [B, T, N, H]: softmax(query @ key + mask) @ value of each head.
 
     Vaswani et al. 2017, equation 1, the queries being scaled already. Keys and values have
     positions last: so no product, forward or backward, has to transpose a [T, S] matrix, for
-    which XLA has but slow loops on a CPU. The softmax is the one matrix of that size which the
-    backward pass is handed; it makes dropout's mask again.
+    which XLA has but slow loops on a CPU.
+
+    The backward pass is handed one matrix of that size, the softmax, negative where dropout drops
+    it: the sign is free, and a mask to read is faster than one to draw again.
 
     Args:
         query_BNTH: float.
         key_BNHS: float, S = T.
         value_BNHS: float, S = T.
-        next_drop: Gives, for each chunk of queries, what applies dropout to its weights.
+        dropout: If given, what drops some of the softmax.
         documents_BT: As in `attention_bias`.
     """
     chunks = _chunks(query_BNTH)
-    drops = [next_drop() for _ in chunks]
+    scale = tf.cast(dropout.scale if dropout else 1, query_BNTH.dtype)
 
     @tf.custom_gradient
     def attend(
         query_BNTH: tf.Tensor, key_BNHS: tf.Tensor, value_BNHS: tf.Tensor
     ) -> tuple[tf.Tensor, Callable[[tf.Tensor], tuple[tf.Tensor, ...]]]:
-        def weights_of(begin: int, end: int | tf.Tensor) -> tf.Tensor:
+        def signed_softmax(begin: int, end: int | tf.Tensor) -> tf.Tensor:
             scores_BNTS = tf.matmul(query_BNTH[:, :, begin:end], key_BNHS[..., :end])
             # Softmax in float32 whatever the compute type: its sums lose too much in 16 bits.
             scores_BNTS = _float32(scores_BNTS) + attention_bias(begin, end, documents_BT)
-            return tf.cast(tf.nn.softmax(scores_BNTS), query_BNTH.dtype)
+            softmax_BNTS = tf.cast(tf.nn.softmax(scores_BNTS), query_BNTH.dtype)
+            if dropout is None:
+                return softmax_BNTS
+            mask_BNTS = dropout.next_mask(tf.shape(softmax_BNTS))
+            return tf.where(mask_BNTS, softmax_BNTS, -softmax_BNTS)
 
-        weights, mixed = [], []
-        for (begin, end), drop in zip(chunks, drops, strict=True):
-            weights_BNTS = kept_value(functools.partial(weights_of, begin, end))
-            weights.append(weights_BNTS)
-            mixed.append(tf.matmul(value_BNHS[..., :end], drop(weights_BNTS), transpose_b=True))
+        softmaxes, mixed = [], []
+        for begin, end in chunks:
+            softmaxes.append(kept_value(functools.partial(signed_softmax, begin, end)))
+            weights_BNTS = tf.nn.relu(softmaxes[-1]) * scale
+            mixed.append(tf.matmul(value_BNHS[..., :end], weights_BNTS, transpose_b=True))
         mixed_BTNH = kept_value(lambda: tf.transpose(tf.concat(mixed, axis=-1), [0, 3, 1, 2]))
 
         def gradient(upstream_BTNH: tf.Tensor) -> tuple[tf.Tensor, ...]:
-            length = tf.shape(upstream_BTNH)[1]
-            d_mixed_BNHT = tf.transpose(upstream_BTNH, [0, 2, 3, 1])
             # Softmax' gradient subtracts a mean of what comes from above, weighted by the softmax:
             # over S terms, or over H of these (Dao et al. 2022, "FlashAttention", appendix B.2).
             means_BTN = tf.reduce_sum(_float32(upstream_BTNH) * _float32(mixed_BTNH), axis=-1)
             means_BNT1 = tf.transpose(means_BTN, [0, 2, 1])[..., None]
+            upstream_BNHT = tf.transpose(upstream_BTNH, [0, 2, 3, 1])
             d_query, d_key, d_value = [], [], []
-            for (begin, end), drop, weights_BNTS in zip(chunks, drops, weights, strict=True):
-                d_mixed = d_mixed_BNHT[..., begin:end]
-                d_weights_BNTS = drop(tf.matmul(d_mixed, value_BNHS[..., :end], transpose_a=True))
-                d_scores_BNTS = _float32(weights_BNTS) * (
-                    _float32(d_weights_BNTS) - means_BNT1[:, :, begin:end]
+            for (begin, end), signed_BNTS in zip(chunks, softmaxes, strict=True):
+                d_chunk = _chunk_gradients(
+                    query_BNTH[:, :, begin:end],
+                    key_BNHS[..., :end],
+                    value_BNHS[..., :end],
+                    signed_BNTS,
+                    scale,
+                    means_BNT1[:, :, begin:end],
+                    upstream_BNHT[..., begin:end],
                 )
-                d_scores_BNTS = tf.cast(d_scores_BNTS, query_BNTH.dtype)
-                d_query.append(tf.matmul(d_scores_BNTS, key_BNHS[..., :end], transpose_b=True))
-                after = [[0, 0], [0, 0], [0, 0], [0, length - end]]
-                d_key_BNHS = tf.matmul(query_BNTH[:, :, begin:end], d_scores_BNTS, transpose_a=True)
-                d_key.append(tf.pad(d_key_BNHS, after))
-                d_value.append(tf.pad(tf.matmul(d_mixed, drop(weights_BNTS)), after))
+                later = [[0, 0], [0, 0], [0, 0], [0, tf.shape(key_BNHS)[3] - end]]
+                d_query.append(d_chunk[0])
+                d_key.append(tf.pad(d_chunk[1], later))
+                d_value.append(tf.pad(d_chunk[2], later))
             return tf.concat(d_query, axis=2), tf.add_n(d_key), tf.add_n(d_value)
 
         return mixed_BTNH, gradient
 
     return attend(query_BNTH, key_BNHS, value_BNHS)
+
+
+def _chunk_gradients(
+    query_BNTH: tf.Tensor,
+    key_BNHS: tf.Tensor,
+    value_BNHS: tf.Tensor,
+    signed_BNTS: tf.Tensor,
+    scale: tf.Tensor,
+    means_BNT1: tf.Tensor,
+    upstream_BNHT: tf.Tensor,
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Returns gradients to the queries of a chunk and to the keys and values that they see."""
+    weights_BNTS = tf.nn.relu(signed_BNTS) * scale
+    d_weights_BNTS = tf.matmul(upstream_BNHT, value_BNHS, transpose_a=True)
+    by_weights_BNTS = _float32(weights_BNTS) * _float32(d_weights_BNTS)
+    d_scores_BNTS = by_weights_BNTS - tf.abs(_float32(signed_BNTS)) * means_BNT1
+    d_scores_BNTS = tf.cast(d_scores_BNTS, query_BNTH.dtype)
+    return (
+        tf.matmul(d_scores_BNTS, key_BNHS, transpose_b=True),
+        tf.matmul(query_BNTH, d_scores_BNTS, transpose_a=True),
+        tf.matmul(upstream_BNHT, weights_BNTS),
+    )
 
 
 def _chunks(query_BNTH: tf.Tensor) -> list[tuple[int, int | tf.Tensor]]:

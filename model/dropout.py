@@ -1,7 +1,5 @@
 """Dropout whose mask is a hash of seed and position, so that XLA makes it on the fly."""
 
-from collections.abc import Callable
-
 import keras
 import tensorflow as tf
 
@@ -20,20 +18,20 @@ class Dropout(keras.layers.Dropout):
     """
 
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
-        return self.next_mask(training)(inputs)
-
-    def next_mask(self, training: bool = True) -> Callable[[tf.Tensor], tf.Tensor]:
-        """Returns a function that applies one mask, the same to all that it is called with."""
         if not training or self.rate == 0:
-            return lambda x: x
-        seed = self.seed_generator.next()
-        limit = tf.constant(min(round(self.rate * 2**32), 2**32 - 1), tf.uint32)
+            return inputs
+        scale = tf.cast(self.scale, inputs.dtype)
+        return tf.where(self.next_mask(tf.shape(inputs)), inputs * scale, 0)
 
-        def drop(x: tf.Tensor) -> tf.Tensor:
-            is_kept = random_bits(seed, tf.shape(x)) >= limit
-            return tf.where(is_kept, x * tf.cast(1 / (1 - self.rate), x.dtype), 0)
+    @property
+    def scale(self) -> float:
+        """What values that are kept are multiplied by."""
+        return 1 / (1 - self.rate)
 
-        return drop
+    def next_mask(self, shape: tf.Tensor) -> tf.Tensor:
+        """Returns bool of this shape, a new draw: where values are kept."""
+        limit = min(round(self.rate * 2**32), 2**32 - 1)
+        return random_bits(self.seed_generator.next(), shape) >= tf.constant(limit, tf.uint32)
 
 
 def random_bits(seed: tf.Tensor, shape: tf.Tensor) -> tf.Tensor:
