@@ -28,6 +28,12 @@ def add_weights_parsers(commands: Any, common: argparse.ArgumentParser) -> None:
     added.add_argument("source", metavar="SOURCE", help="folder with the weights")
     added.add_argument("out", metavar="OUT", help="folder to be written; must not exist")
     added.add_argument("--size", choices=SIZES, help="fail unless the weights have this size")
+    added.add_argument(
+        "--stride",
+        type=int,
+        help="tokens that the window moves when the model scores documents; its context if not "
+        "given. A pipeline compares models of one stride only (evaluation.stride).",
+    )
     added.set_defaults(command=_import)
 
     description = "Write a model in Hugging Face's form."
@@ -50,9 +56,9 @@ def _import(options: argparse.Namespace) -> None:
     model = load_pretrained(options.source)
     if options.size is not None:
         check_size(model.config, options.size)
+    stride = model.config.max_length if options.stride is None else options.stride
     with staged_folder(options.out) as staged:
-        start = f"weights {options.source}"
-        export_gpt2(model, staged, stride=model.config.max_length, start=start)
+        export_gpt2(model, staged, stride=stride, start=f"weights {options.source}")
     print(f"wrote {options.out}: {model.count_params():,} parameters")
 
 

@@ -67,6 +67,17 @@ def test_what_was_imported_can_be_served_and_says_where_it_comes_from(tmp_path):
     assert (tmp_path / "1").stat().st_mode == (tmp_path / "source").stat().st_mode
 
 
+def test_import_writes_the_stride_that_it_is_given(tmp_path, source):
+    assert main(["weights", "import", str(source), str(tmp_path / "1"), "--stride=3"]) == 0
+    assert read_description(tmp_path / "1")["stride"] == 3
+
+
+def test_a_stride_beyond_the_context_is_an_error_and_nothing_is_written(tmp_path, source, capsys):
+    assert main(["weights", "import", str(source), str(tmp_path / "1"), "--stride=9"]) == 1
+    assert "stride" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("action", ["import", "export"])
 def test_a_folder_that_exists_is_an_error_before_anything_is_read(tmp_path, capsys, action):
     out = tmp_path / "out"
