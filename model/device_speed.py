@@ -68,7 +68,10 @@ def training_flops_per_token(config: GPT2Config) -> float:
 
 
 def peak_memory_bytes() -> int:
-    """Returns the most bytes in use at once so far: of the first GPU's, or of this process's."""
+    """Returns the most bytes in use at once so far: of the first GPU's, or of this process's.
+
+    Linux knows a process's to some hundred KiB, by which a later call may return less.
+    """
     if tf.config.list_physical_devices("GPU"):
         return int(tf.config.experimental.get_memory_info("GPU:0")["peak"])
     if sys.platform == "darwin":
