@@ -67,10 +67,23 @@ def training_flops_per_token(config: GPT2Config) -> float:
     return float(6 * matrices + 12 * attention)
 
 
+class PeakMemory:
+    """The largest of its readings of `peak_memory_bytes`: a figure that never falls."""
+
+    def __init__(self) -> None:
+        self._bytes = 0
+
+    def read(self) -> int:
+        """Returns the most bytes in use at once so far."""
+        self._bytes = max(self._bytes, peak_memory_bytes())
+        return self._bytes
+
+
 def peak_memory_bytes() -> int:
     """Returns the most bytes in use at once so far: of the first GPU's, or of this process's.
 
-    Linux knows a process's to some hundred KiB, by which a later call may return less.
+    Linux knows a process's to some hundred KiB, by which a later call may return less; see
+    `PeakMemory`.
     """
     if tf.config.list_physical_devices("GPU"):
         return int(tf.config.experimental.get_memory_info("GPU:0")["peak"])

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from model.checkpoints import Checkpoints
 from model.config import GPT2Config
-from model.device_speed import measure_matmul_rate, peak_memory_bytes, training_flops_per_token
+from model.device_speed import PeakMemory, measure_matmul_rate, training_flops_per_token
 from model.gpt2 import GPT2
 from model.interruption import SigtermWatch, TrainingInterrupted
 from model.packing import PackedTokens
@@ -110,6 +110,7 @@ def train(
         TrainingLog(folder, start, enabled=workers.is_chief),
         ProgressLine(start, config.steps, enabled=workers.is_chief),
         Throughput(training_flops_per_token(model_config), peak_flops),
+        PeakMemory(),
     )
     loop.run(start)
     return TrainingResult(
@@ -133,6 +134,7 @@ class _Loop:
     log: TrainingLog
     progress: ProgressLine
     throughput: Throughput
+    peak_memory: PeakMemory
 
     def run(self, start: int) -> None:
         """Does the steps after `start`."""
@@ -197,7 +199,7 @@ class _Loop:
         is_last = step == config.steps
         record["tokens_per_second"] = self.throughput.tokens_per_second
         record["model_flop_utilisation"] = self.throughput.model_flop_utilisation
-        record["peak_memory_bytes"] = peak_memory_bytes()
+        record["peak_memory_bytes"] = self.peak_memory.read()
         if step % config.eval_every_steps == 0 or is_last:
             record["eval_loss"] = self.train_step.mean_nll(self.eval_tokens, config.eval_batches)
         self.log.add(record)

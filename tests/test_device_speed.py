@@ -12,6 +12,7 @@ import tensorflow as tf
 from model import device_speed
 from model.config import GPT2Config
 from model.device_speed import (
+    PeakMemory,
     measure_matmul_rate,
     peak_memory_bytes,
     training_flops_per_token,
@@ -114,3 +115,10 @@ def test_peak_memory_does_not_count_the_process_that_started_this_one():
         [sys.executable, "-c", code], cwd=root, check=True, capture_output=True, text=True
     )
     assert 1_000_000 < int(done.stdout) < ours.nbytes / 2
+
+
+def test_the_logged_peak_never_falls(monkeypatch):
+    readings = iter([5_000, 4_000, 6_000])
+    monkeypatch.setattr(device_speed, "peak_memory_bytes", lambda: next(readings))
+    peak = PeakMemory()
+    assert [peak.read() for _ in range(3)] == [5_000, 5_000, 6_000]
