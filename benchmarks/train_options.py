@@ -4,7 +4,7 @@ import functools
 
 from benchmarks import Result
 from benchmarks.processes import Measurement, take_turns
-from benchmarks.train_step import ours
+from benchmarks.train_step import ours, peak_memory
 
 
 def chunked_loss_memory() -> Result:
@@ -14,7 +14,7 @@ def chunked_loss_memory() -> Result:
     """
     (chunked,) = take_turns([ours(4, 1024)], rounds=1)
     (plain,) = take_turns([ours(4, 1024, "--plain-loss")], rounds=1)
-    return _memory("chunked_loss_memory_vs_plain", 2.0, chunked, plain)
+    return peak_memory("chunked_loss_memory_vs_plain", 2.0, chunked, plain)
 
 
 def chunked_loss_time() -> Result:
@@ -25,7 +25,7 @@ def chunked_loss_time() -> Result:
 
 def recompute_memory() -> Result:
     """Compares peak memory with that of a step which keeps all activations."""
-    return _memory("recompute_memory_vs_plain", 1.0, *_recomputed_and_kept())
+    return peak_memory("recompute_memory_vs_plain", 1.0, *_recomputed_and_kept())
 
 
 def recompute_time() -> Result:
@@ -61,16 +61,5 @@ def _time(name: str, limit: float, our_own: Measurement, plain: Measurement) -> 
         peer=plain.seconds,
         limit=limit,
         unit="s",
-        more_is_better=False,
-    )
-
-
-def _memory(name: str, limit: float, our_own: Measurement, plain: Measurement) -> Result:
-    return Result(
-        name=name,
-        ours=our_own.peak_bytes / 1e9,
-        peer=plain.peak_bytes / 1e9,
-        limit=limit,
-        unit="GB",
         more_is_better=False,
     )

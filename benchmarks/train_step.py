@@ -51,17 +51,29 @@ def one_row_vs_matmul_limit() -> Result:
 
 def memory_vs_huggingface() -> Result:
     """Compares the process's peak memory at 1 x 512."""
-    return _memory("train_step_memory_vs_huggingface", "huggingface")
+    return peak_memory("train_step_memory_vs_huggingface", 1.0, *_measure("huggingface", 1, 512))
 
 
 def memory_vs_kerashub() -> Result:
     """Compares the process's peak memory at 1 x 512."""
-    return _memory("train_step_memory_vs_kerashub", "kerashub")
+    return peak_memory("train_step_memory_vs_kerashub", 1.0, *_measure("kerashub", 1, 512))
 
 
 def ours(batch: int, context: int, *options: str) -> Worker:
     """Returns a worker that does our step."""
     return Worker(["-m", "benchmarks.workers.ours", str(batch), str(context), *options])
+
+
+def peak_memory(name: str, limit: float, our_own: Measurement, others: Measurement) -> Result:
+    """Compares two processes' peak memory."""
+    return Result(
+        name=name,
+        ours=our_own.peak_bytes / 1e9,
+        peer=others.peak_bytes / 1e9,
+        limit=limit,
+        unit="GB",
+        more_is_better=False,
+    )
 
 
 @functools.cache
@@ -80,16 +92,4 @@ def _rate(name: str, peer: str, batch: int, context: int) -> Result:
         peer=batch * context / others.seconds,
         limit=1.25,
         unit="tokens/s",
-    )
-
-
-def _memory(name: str, peer: str) -> Result:
-    our_own, others = _measure(peer, 1, 512)
-    return Result(
-        name=name,
-        ours=our_own.peak_bytes / 1e9,
-        peer=others.peak_bytes / 1e9,
-        limit=1.0,
-        unit="GB",
-        more_is_better=False,
     )
