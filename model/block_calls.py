@@ -2,6 +2,7 @@
 
 # Shapes: B batch, T positions, D embedding width.
 
+import contextlib
 from collections.abc import Callable, Sequence
 
 import keras
@@ -14,8 +15,8 @@ from model.transformer_block import TransformerBlock
 class BlockCalls:
     """Calls any of some blocks of the same sizes, in training, with a gradient of its own.
 
-    A model that is compiled as a whole takes XLA a minute and a gigabyte for 48 blocks; two
-    programs that take a block's weights as arguments take it seconds for any number.
+    Of a model that is compiled as a whole XLA compiles every block: a first step of GPT-2's 12 took
+    17 s and 0.7 GB for it. Programs that take a block's weights as arguments are compiled once.
 
     The forward pass hands on what the layers mark with `kept`; with `recompute` nothing but the
     block's input, of which the backward pass makes everything again: gradient checkpointing (Chen
@@ -30,7 +31,6 @@ class BlockCalls:
 
     def __init__(self, blocks: Sequence[TransformerBlock], recompute: bool, xla: bool) -> None:
         self._template = blocks[0]
-        self._is_trained = [variable.trainable for variable in self._template.variables]
         self._recompute = recompute
         # Inlined, the two could be merged by TensorFlow, which then keeps what is made again.
         attributes = {"_noinline": True}
@@ -48,52 +48,53 @@ class BlockCalls:
 
         Dropout's seeds are read, not counted up: give each call new ones by a StatelessScope.
         """
+        seeds = [tf.convert_to_tensor(seed.value) for seed in block.non_trainable_variables]
 
         @tf.custom_gradient
         def call(
-            x_BTD: tf.Tensor, *values: tf.Tensor
-        ) -> tuple[tf.Tensor, Callable[[tf.Tensor], list[tf.Tensor | None]]]:
-            y_BTD, kept = self._forward(x_BTD, documents_BT, values)
+            x_BTD: tf.Tensor, *weights: tf.Tensor
+        ) -> tuple[tf.Tensor, Callable[[tf.Tensor], list[tf.Tensor]]]:
+            arguments = (x_BTD, weights, seeds, documents_BT)
+            y_BTD, kept = self._forward(*arguments)
+            return y_BTD, lambda upstream_BTD: self._backward(*arguments, kept, upstream_BTD)
 
-            def gradient(upstream_BTD: tf.Tensor) -> list[tf.Tensor | None]:
-                d_x_BTD, *d_trained = self._backward(
-                    x_BTD, documents_BT, values, kept, upstream_BTD
-                )
-                left = iter(d_trained)
-                return [d_x_BTD, *(next(left) if is_one else None for is_one in self._is_trained)]
-
-            return y_BTD, gradient
-
-        return call(x_BTD, *(tf.convert_to_tensor(variable.value) for variable in block.variables))
+        weights = (tf.convert_to_tensor(weight.value) for weight in block.trainable_variables)
+        return call(x_BTD, *weights)
 
     def _forward_pass(
-        self, x_BTD: tf.Tensor, documents_BT: tf.Tensor | None, values: Sequence[tf.Tensor]
+        self,
+        x_BTD: tf.Tensor,
+        weights: Sequence[tf.Tensor],
+        seeds: Sequence[tf.Tensor],
+        documents_BT: tf.Tensor | None,
     ) -> tuple[tf.Tensor, list[tf.Tensor]]:
         with keeping() as kept:
-            y_BTD = self._call_template(x_BTD, documents_BT, values)
+            y_BTD = self._call_template(x_BTD, weights, seeds, documents_BT)
         return y_BTD, [] if self._recompute else kept
 
     def _backward_pass(
         self,
         x_BTD: tf.Tensor,
+        weights: Sequence[tf.Tensor],
+        seeds: Sequence[tf.Tensor],
         documents_BT: tf.Tensor | None,
-        values: Sequence[tf.Tensor],
         kept: Sequence[tf.Tensor],
         upstream_BTD: tf.Tensor,
     ) -> list[tf.Tensor]:
-        trained = [v for v, is_one in zip(values, self._is_trained, strict=True) if is_one]
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch([x_BTD, *trained])
-            if self._recompute:
-                y_BTD = self._call_template(x_BTD, documents_BT, values)
-            else:
-                with given(kept):
-                    y_BTD = self._call_template(x_BTD, documents_BT, values)
-        return tape.gradient(y_BTD, [x_BTD, *trained], output_gradients=upstream_BTD)
+        known = contextlib.nullcontext() if self._recompute else given(kept)
+        with tf.GradientTape(watch_accessed_variables=False) as tape, known:
+            tape.watch([x_BTD, *weights])
+            y_BTD = self._call_template(x_BTD, weights, seeds, documents_BT)
+        return tape.gradient(y_BTD, [x_BTD, *weights], output_gradients=upstream_BTD)
 
     def _call_template(
-        self, x_BTD: tf.Tensor, documents_BT: tf.Tensor | None, values: Sequence[tf.Tensor]
+        self,
+        x_BTD: tf.Tensor,
+        weights: Sequence[tf.Tensor],
+        seeds: Sequence[tf.Tensor],
+        documents_BT: tf.Tensor | None,
     ) -> tf.Tensor:
-        pairs = zip(self._template.variables, values, strict=True)
-        with keras.StatelessScope(list(pairs)):
-            return self._template(x_BTD, documents_BT=documents_BT, training=True)
+        block = self._template
+        variables = (*block.trainable_variables, *block.non_trainable_variables)
+        with keras.StatelessScope(list(zip(variables, (*weights, *seeds), strict=True))):
+            return block(x_BTD, documents_BT=documents_BT, training=True)
