@@ -2,6 +2,7 @@
 
 # Shapes: B batch, T positions, N heads, H head width, D = N * H.
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -92,16 +93,13 @@ class MultiHeadSelfAttention(keras.layers.Layer):
             for part_BTD in tf.split(linear(self.query_key_value, x_BTD, keep=True), 3, axis=-1)
         )
         query_BTNH *= head_width**-0.5
-        if attend:
-            mixed_BTNH = attend(query_BTNH, key_BTNH, value_BTNH)
-        else:
-            mixed_BTNH = dot_product_attention(
-                tf.transpose(query_BTNH, [0, 2, 1, 3]),
-                tf.transpose(key_BTNH, [0, 2, 3, 1]),
-                tf.transpose(value_BTNH, [0, 2, 3, 1]),
-                self.attention_dropout if training and self.dropout else None,
-                documents_BT,
+        if attend is None:
+            attend = functools.partial(
+                attend_to_earlier,
+                dropout=self.attention_dropout if training and self.dropout else None,
+                documents_BT=documents_BT,
             )
+        mixed_BTNH = attend(query_BTNH, key_BTNH, value_BTNH)
         mixed_BTD = tf.reshape(mixed_BTNH, shape)
         return self.output_dropout(linear(self.output_projection, mixed_BTD), training=training)
 
@@ -115,3 +113,20 @@ class MultiHeadSelfAttention(keras.layers.Layer):
             "dropout": self.dropout,
             "output_stddev": self.output_stddev,
         }
+
+
+def attend_to_earlier(
+    query_BTNH: tf.Tensor,
+    key_BTNH: tf.Tensor,
+    value_BTNH: tf.Tensor,
+    dropout: Dropout | None = None,
+    documents_BT: tf.Tensor | None = None,
+) -> tf.Tensor:
+    """Returns float [B, T, N, H]: causal attention; the arguments as `dot_product_attention`'s."""
+    return dot_product_attention(
+        tf.transpose(query_BTNH, [0, 2, 1, 3]),
+        tf.transpose(key_BTNH, [0, 2, 3, 1]),
+        tf.transpose(value_BTNH, [0, 2, 3, 1]),
+        dropout,
+        documents_BT,
+    )

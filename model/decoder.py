@@ -5,8 +5,7 @@
 
 import tensorflow as tf
 
-from model.attention import Attend
-from model.dot_product_attention import dot_product_attention
+from model.attention import Attend, attend_to_earlier
 from model.gpt2 import GPT2
 
 # Each block's keys and values by head, of the positions seen so far: float [B, N, S, H] each.
@@ -111,11 +110,7 @@ class Decoder:
         def attend(query_BTNH: tf.Tensor, key_BTNH: tf.Tensor, value_BTNH: tf.Tensor) -> tf.Tensor:
             keys.append(tf.transpose(key_BTNH, [0, 2, 1, 3]))
             values.append(tf.transpose(value_BTNH, [0, 2, 1, 3]))
-            return dot_product_attention(
-                tf.transpose(query_BTNH, [0, 2, 1, 3]),
-                tf.transpose(key_BTNH, [0, 2, 3, 1]),
-                tf.transpose(value_BTNH, [0, 2, 3, 1]),
-            )
+            return attend_to_earlier(query_BTNH, key_BTNH, value_BTNH)
 
         positions_T = tf.range(tf.shape(ids_BT)[1])
         x_BTD = self._through_blocks(ids_BT, positions_T, [attend] * len(self._model.blocks))
