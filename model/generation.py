@@ -1,13 +1,13 @@
 """Text generation: prompts of any lengths side by side, one more token of each at a time."""
 
-# Shapes: B prompts, T tokens of the longest prompt, N new tokens, L = T + N + 1.
+# Shapes: B prompts, T tokens of the longest prompt, N new tokens, L = T + N + 1, V vocabulary.
 
 from collections.abc import Callable
 from typing import NamedTuple
 
 import tensorflow as tf
 
-from model.checks import check
+from model.checks import check, check_lengths
 from model.decoder import Cache, Decoder
 from model.sampling import Sampling, sample
 from model.tokenizer import END_OF_TEXT
@@ -22,6 +22,47 @@ class _Rows(NamedTuple):
     ids: tf.Tensor
     count: tf.Tensor
     stopped: tf.Tensor
+
+
+class _Task(NamedTuple):
+    """What is the same at every token: tokens of each prompt [B], how many to add at most [B]."""
+
+    lengths: tf.Tensor
+    max_new_tokens: tf.Tensor
+    sampling: Sampling
+    has_stopped: HasStopped | None
+
+    def is_open(self, rows: _Rows) -> tf.Tensor:
+        """Returns bool [B]: which rows get another token."""
+        return ~rows.stopped & (rows.count < self.max_new_tokens)
+
+    def new_ids(self, rows: _Rows) -> tf.Tensor:
+        """Returns int32 [B, N]: what was added."""
+        offset_BN = tf.range(_largest(rows.count))[None, :]
+        return tf.gather(rows.ids, self.lengths[:, None] + offset_BN, batch_dims=1)
+
+    def last_tokens(self, rows: _Rows) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns each row's last token and its position, int32 [B] both."""
+        last_B = self.lengths + rows.count - 1
+        return tf.gather(rows.ids, last_B, batch_dims=1), last_B
+
+    def add_token(self, logits_BV: tf.Tensor, rows: _Rows) -> _Rows:
+        """Returns the rows with one more token, chosen by `logits_BV`, float32 [B, V]."""
+        end_B = self.lengths + rows.count
+        token_B = sample(logits_BV, rows.ids, end_B, self.sampling)
+        is_end_B = self.is_open(rows) & (token_B == END_OF_TEXT)
+        is_new_B = self.is_open(rows) & ~is_end_B
+        written_B = tf.where(is_new_B, token_B, tf.gather(rows.ids, end_B, batch_dims=1))
+        place_B2 = tf.stack([tf.range(tf.size(end_B)), end_B], axis=1)
+        rows = _Rows(
+            tf.tensor_scatter_nd_update(rows.ids, place_B2, written_B),
+            rows.count + tf.cast(is_new_B, tf.int32),
+            rows.stopped | is_end_B,
+        )
+        if self.has_stopped is None:
+            return rows
+        stopped_B = is_new_B & self.has_stopped(self.new_ids(rows), rows.count)
+        return rows._replace(stopped=rows.stopped | stopped_B)
 
 
 def generate(
@@ -66,36 +107,12 @@ def generate(
         ids_BT = tf.identity(ids_BT)  # so that what is too long never reaches the model
         longest = _largest(max_new_tokens_B)
 
-    def is_open(rows: _Rows) -> tf.Tensor:
-        return ~rows.stopped & (rows.count < max_new_tokens_B)
-
-    def new_ids(rows: _Rows) -> tf.Tensor:
-        offset_BN = tf.range(_largest(rows.count))[None, :]
-        return tf.gather(rows.ids, lengths_B[:, None] + offset_BN, batch_dims=1)
-
-    def add_token(logits_BV: tf.Tensor, rows: _Rows) -> _Rows:
-        end_B = lengths_B + rows.count
-        token_B = sample(logits_BV, rows.ids, end_B, sampling)
-        is_end_B = is_open(rows) & (token_B == END_OF_TEXT)
-        is_new_B = is_open(rows) & ~is_end_B
-        written_B = tf.where(is_new_B, token_B, tf.gather(rows.ids, end_B, batch_dims=1))
-        place_B2 = tf.stack([tf.range(tf.size(end_B)), end_B], axis=1)
-        rows = _Rows(
-            tf.tensor_scatter_nd_update(rows.ids, place_B2, written_B),
-            rows.count + tf.cast(is_new_B, tf.int32),
-            rows.stopped | is_end_B,
-        )
-        if has_stopped is None:
-            return rows
-        stopped_B = is_new_B & has_stopped(new_ids(rows), rows.count)
-        return rows._replace(stopped=rows.stopped | stopped_B)
+    task = _Task(lengths_B, max_new_tokens_B, sampling, has_stopped)
 
     def step(rows: _Rows, cache: Cache) -> tuple[_Rows, Cache]:
         # A row that is done feeds its last token again, which changes nothing.
-        last_B = lengths_B + rows.count - 1
-        token_B = tf.gather(rows.ids, last_B, batch_dims=1)
-        logits_BV, cache = decoder.step(token_B, last_B, cache)
-        return add_token(logits_BV, rows), cache
+        logits_BV, cache = decoder.step(*task.last_tokens(rows), cache)
+        return task.add_token(logits_BV, rows), cache
 
     logits_BV, cache = decoder.prefill(ids_BT, lengths_B, tf.shape(ids_BT)[1] + longest)
     # One column more than there are tokens: a row that is done is written to as well.
@@ -103,16 +120,16 @@ def generate(
     rows = _Rows(ids_BL, tf.zeros_like(lengths_B), tf.zeros_like(lengths_B, tf.bool))
     any_number = tf.TensorShape([None])
     rows, _ = tf.while_loop(
-        lambda rows, cache: tf.reduce_any(is_open(rows)),
+        lambda rows, cache: tf.reduce_any(task.is_open(rows)),
         step,
-        [add_token(logits_BV, rows), cache],
+        [task.add_token(logits_BV, rows), cache],
         shape_invariants=[
             _Rows(tf.TensorShape([None, None]), any_number, any_number),
             decoder.cache_shapes(),
         ],
         parallel_iterations=1,
     )
-    return new_ids(rows), rows.count, rows.stopped
+    return task.new_ids(rows), rows.count, rows.stopped
 
 
 def _keep_last(
@@ -131,21 +148,10 @@ def _keep_last(
 
 
 def _check_prompts(ids_BT: tf.Tensor, lengths_B: tf.Tensor, vocab_size: int) -> list[tf.Operation]:
-    columns = tf.shape(ids_BT)[1]
-    is_token_BT = tf.sequence_mask(lengths_B, columns)
+    is_token_BT = tf.sequence_mask(lengths_B, tf.shape(ids_BT)[1])
     is_wrong_BT = is_token_BT & ((ids_BT < 0) | (ids_BT >= vocab_size))
-    rows = tf.shape(ids_BT)[0]
     return [
-        check(
-            tf.size(lengths_B) == rows,
-            "lengths must have a value for each of the {} rows of ids, got {}",
-            [rows, tf.size(lengths_B)],
-        ),
-        check(
-            tf.reduce_all((lengths_B >= 1) & (lengths_B <= columns)),
-            "lengths must be from 1 to the {} columns of ids, got {}",
-            [columns, lengths_B],
-        ),
+        *check_lengths(ids_BT, lengths_B, least=1),
         check(
             ~tf.reduce_any(is_wrong_BT),
             "ids must be from 0 to {}, got {}",

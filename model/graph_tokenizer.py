@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from model.byte_pairs import BytePairs
 from model.character_classes import character_classes
-from model.checks import check
+from model.checks import check, check_lengths
 from model.split_pattern import word_starts
 from model.tokenizer import VOCAB_SIZE, gpt2_encoding
 
@@ -78,23 +78,8 @@ class GraphTokenizer(tf.Module):
             tf.errors.InvalidArgumentError: When it runs: an id is not in the vocabulary, or a
                 length is not that of a part of the row.
         """
-        longest = tf.shape(ids_BT)[1]
-        is_length_B = (lengths_B >= 0) & (lengths_B <= longest)
-        rows = tf.shape(ids_BT)[0]
-        checks = [
-            check(
-                tf.size(lengths_B) == rows,
-                "lengths must have a value for each of the {} rows of ids, got {}",
-                [rows, tf.size(lengths_B)],
-            ),
-            check(
-                tf.reduce_all(is_length_B),
-                "lengths must be from 0 to the {} columns of ids, got {}",
-                [longest, lengths_B],
-            ),
-        ]
-        with tf.control_dependencies(checks):
-            is_token_BT = tf.sequence_mask(lengths_B, longest)
+        with tf.control_dependencies(check_lengths(ids_BT, lengths_B, least=0)):
+            is_token_BT = tf.sequence_mask(lengths_B, tf.shape(ids_BT)[1])
         bytes_BT = self.token_bytes(tf.where(is_token_BT, ids_BT, 0))
         return tf.strings.reduce_join(tf.where(is_token_BT, bytes_BT, ""), axis=1)
 
