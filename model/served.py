@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from model.checks import check
@@ -25,24 +26,14 @@ Outputs = dict[str, tf.Tensor]
 # What a request may leave out, and what is taken then. A request gives a value for each row, or
 # one for all.
 OPTIONS = {
-    "max_new_tokens": tf.TensorSpec([None], tf.int32),
-    "temperature": tf.TensorSpec([None], tf.float32),
-    "top_k": tf.TensorSpec([None], tf.int32),
-    "top_p": tf.TensorSpec([None], tf.float32),
-    "repetition_penalty": tf.TensorSpec([None], tf.float32),
-    "seed": tf.TensorSpec([None], tf.int32),
-    "truncate": tf.TensorSpec([None], tf.bool),
-    "stop": tf.TensorSpec([None, None], tf.string),
-}
-DEFAULTS: dict[str, Any] = {
-    "max_new_tokens": [64],
-    "temperature": [0.0],
-    "top_k": [0],
-    "top_p": [1.0],
-    "repetition_penalty": [1.0],
-    "seed": [0],
-    "truncate": [False],
-    "stop": [[""]],
+    "max_new_tokens": np.array([64], np.int32),
+    "temperature": np.array([0.0], np.float32),
+    "top_k": np.array([0], np.int32),
+    "top_p": np.array([1.0], np.float32),
+    "repetition_penalty": np.array([1.0], np.float32),
+    "seed": np.array([0], np.int32),
+    "truncate": np.array([False]),
+    "stop": np.array([[b""]], object),
 }
 
 
@@ -201,22 +192,21 @@ def _signature(
     function: Callable[..., Outputs], inputs: dict[str, tf.TensorSpec], options: Sequence[str] = ()
 ) -> Callable[..., Outputs]:
     """Returns the function with named inputs; of the options a request may leave out any."""
-    specs = inputs | {name: OPTIONS[name] for name in options}
+    defaults = {name: tf.constant(OPTIONS[name]) for name in options}
+    specs = inputs | {
+        name: tf.TensorSpec([None] * default.shape.rank, default.dtype)
+        for name, default in defaults.items()
+    }
 
     def named(*arguments: tf.Tensor) -> Outputs:
         return function(**dict(zip(specs, arguments, strict=True)))
 
     # TensorFlow saves a parameter's default, if it is a tensor, with the signature.
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
     named.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
         [
-            inspect.Parameter(
-                name,
-                inspect.Parameter.POSITIONAL_OR_KEYWORD,
-                default=tf.constant(DEFAULTS[name], spec.dtype)
-                if name in options
-                else inspect.Parameter.empty,
-            )
-            for name, spec in specs.items()
+            inspect.Parameter(name, kind, default=defaults.get(name, inspect.Parameter.empty))
+            for name in specs
         ]
     )
     return tf.function(

@@ -3,10 +3,11 @@
 import os
 from collections.abc import Sequence
 
+import numpy as np
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
-from model.served import DEFAULTS, OPTIONS
+from model.served import OPTIONS
 
 # Where TensorFlow Serving looks for them.
 _FILE = os.path.join("assets.extra", "tf_serving_warmup_requests")
@@ -39,12 +40,9 @@ def write_warm_up(folder: str | os.PathLike[str], prompts: Sequence[str], new_to
 
 def _completion(prompts: Sequence[str], new_tokens: int) -> predict_pb2.PredictRequest:
     """Returns a request with every option for each prompt, as a server that batches wants it."""
-    options = {
-        name: tf.repeat(tf.constant(default, OPTIONS[name].dtype), len(prompts), axis=0)
-        for name, default in DEFAULTS.items()
-    }
-    options["max_new_tokens"] = tf.fill([len(prompts)], new_tokens)
-    return _request("serving_default", prompts=prompts, **options)
+    options = OPTIONS | {"max_new_tokens": np.array([new_tokens], np.int32)}
+    rows = {name: np.repeat(value, len(prompts), axis=0) for name, value in options.items()}
+    return _request("serving_default", prompts=prompts, **rows)
 
 
 def _request(signature: str, **inputs: object) -> predict_pb2.PredictRequest:
