@@ -124,8 +124,6 @@ def _pack(split: str, documents: Documents, context: int) -> PackedTokens:
 def _beginnings(documents: Documents, context: int) -> list[str]:
     """Returns how the first documents begin, in a quarter of a context at most."""
     tokens, lengths = documents
-    ends = np.cumsum(lengths)
-    return [
-        gpt2_encoding().decode(tokens[end - length : end - 1][: min(16, context // 4)].tolist())
-        for end, length in zip(ends[:_WARM_UP_PROMPTS], lengths, strict=False)
-    ]
+    ends = np.cumsum(lengths[:_WARM_UP_PROMPTS])
+    texts = np.split(tokens[: ends[-1]], ends[:-1])  # each with the end of text
+    return [gpt2_encoding().decode(text[:-1][: min(16, context // 4)].tolist()) for text in texts]
