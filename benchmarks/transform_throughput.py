@@ -18,7 +18,8 @@ from tfx.orchestration.local.local_dag_runner import LocalDagRunner
 from benchmarks import Result
 from data.prepare import prepare
 from model.tokenizer import gpt2_encoding
-from pipeline.config import PipelineConfig, load_config
+from pipeline.config import PipelineConfig
+from pipeline.config_file import load_config
 from pipeline.graph import create_pipeline
 from pipeline.lineage import read_last_run
 

@@ -109,7 +109,7 @@ def _log_native_messages(config: "PipelineConfig", name: str) -> Path:
 
 
 def _config(options: argparse.Namespace) -> "PipelineConfig":
-    from pipeline.config import load_config
+    from pipeline.config_file import load_config
 
     return load_config(options.config, options.set)
 

@@ -1,20 +1,13 @@
-"""A run's configuration: one YAML file, checked as a whole before anything starts."""
+"""A run's configuration, each value checked; `pipeline.config_file` reads it."""
 
 import dataclasses
-import json
-import re
-from collections.abc import Sequence
 from importlib import resources
-from pathlib import Path
-from typing import Any, Literal
-
-import pydantic
-import yaml
+from typing import Literal
 
 from data.corpora import CORPORA, SAMPLE
 from model.config import GPT2Config
 from model.tokenizer import VOCAB_SIZE
-from model.training_config import StrategyConfig, TrainingConfig
+from model.training_config import TrainingConfig
 from serving.options import ServerOptions
 
 
@@ -216,107 +209,3 @@ class PipelineConfig:
     def checkpoints(self) -> str:
         """The folder of the training runs' checkpoints and logs."""
         return f"{self.output}/checkpoints"
-
-
-def load_config(name_or_file: str, overrides: Sequence[str] = ()) -> PipelineConfig:
-    """Returns the checked configuration.
-
-    Args:
-        name_or_file: One of ours (`shakespeare`, `tiny`, `gpt2`, ...) or a YAML file.
-        overrides: `a.b=value` each; the value is read as YAML.
-
-    Raises:
-        ValueError: The file is missing or no YAML, or a key is unknown, missing or out of range;
-            the message has every such key, its value and the rule.
-    """
-    path = _find(name_or_file)
-    try:
-        fields = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not YAML: {error}") from error
-    if not isinstance(fields, dict):
-        raise ValueError(f"{path} must hold keys and values, got {type(fields).__name__}")
-    for override in overrides:
-        _override(fields, override)
-    try:
-        # By way of JSON, where "strict" means what a YAML file's author expects: 1 is a number with
-        # a fraction too, while true and "1" are none.
-        return _ADAPTER.validate_json(json.dumps(fields, default=str), strict=True)
-    except pydantic.ValidationError as error:
-        problems = "\n".join(f"  {_describe(problem)}" for problem in error.errors())
-        raise ValueError(f"{path} does not describe a run:\n{problems}") from error
-
-
-class _Loader(yaml.SafeLoader):
-    """Reads 3e-4 as a number, as YAML 1.2 does; PyYAML's 1.1 wants 3.0e-4."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+"), list("-+0123456789")
-)
-
-
-def known_configs() -> list[str]:
-    """Returns the names of our own configurations."""
-    return sorted(path.stem for path in _folder().glob("*.yaml"))
-
-
-def _folder() -> Path:
-    return Path(str(resources.files("pipeline"))) / "configs"
-
-
-def _find(name_or_file: str) -> Path:
-    if name_or_file in known_configs():
-        return _folder() / f"{name_or_file}.yaml"
-    path = Path(name_or_file)
-    if not path.is_file():
-        raise ValueError(
-            f"config must be a YAML file or one of {', '.join(known_configs())}, "
-            f"got {name_or_file!r}"
-        )
-    return path
-
-
-def _override(fields: dict[str, Any], override: str) -> None:
-    """Puts the value of `a.b=value` where it belongs."""
-    key, equals, value = override.partition("=")
-    if not equals or not all(key.split(".")):
-        raise ValueError(f"an override must look like training.steps=100, got {override!r}")
-    *parents, last = key.split(".")
-    for parent in parents:
-        if fields.get(parent) is None:
-            fields[parent] = {}
-        fields = fields[parent]
-        if not isinstance(fields, dict):
-            raise ValueError(f"{override!r}: {parent} has no keys below it")
-    try:
-        fields[last] = yaml.load(value, _Loader)
-    except yaml.YAMLError as error:
-        raise ValueError(f"{override!r}: the value is not YAML: {error}") from error
-
-
-def _describe(problem: Any) -> str:
-    key = ".".join(str(part) for part in problem["loc"]) or "the file"
-    if problem["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-        return f"{key}: unknown key (value {problem['input']!r})"
-    if problem["type"] in ("missing", "missing_argument", "missing_keyword_only_argument"):
-        return f"{key}: required, but not given"
-    if problem["type"] == "value_error":
-        return f"{key}: {problem['ctx']['error']}"
-    return f"{key}: {problem['msg']}, got {problem['input']!r}"
-
-
-_PARTS = (
-    GPT2Config,
-    StrategyConfig,
-    TrainingConfig,
-    DataConfig,
-    EvaluationConfig,
-    BeamConfig,
-    ServingConfig,
-    PipelineConfig,
-)
-for _part in _PARTS:
-    # Read by pydantic: an unknown key is an error. Set from here, so that `model` stays without it.
-    setattr(_part, "__pydantic_config__", pydantic.ConfigDict(extra="forbid"))  # noqa: B010
-_ADAPTER = pydantic.TypeAdapter(PipelineConfig)

@@ -23,7 +23,8 @@ from tfx.orchestration.local.local_dag_runner import LocalDagRunner
 from data.corpora import CORPORA
 from data.prepare import prepare
 from model.strategy import make_strategy
-from pipeline.config import PipelineConfig, load_config
+from pipeline.config import PipelineConfig
+from pipeline.config_file import load_config
 from pipeline.graph import create_pipeline
 from pipeline.summary import Summary, summarize
 

@@ -1,4 +1,4 @@
-"""pipeline/config.py: a bad configuration is told by key, value and rule before anything starts."""
+"""A bad configuration is told by key, value and rule before anything starts."""
 
 import re
 from pathlib import Path
@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline.config import PipelineConfig, known_configs, load_config
+from pipeline.config import PipelineConfig
+from pipeline.config_file import known_configs, load_config
 
 MINIMAL = """
 name: run

