@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline import client_commands
+from pipeline.kubeflow_commands import add_kubeflow_parsers
 from pipeline.native_messages import start_tensorflow
 from pipeline.weights import add_weights_parsers
 
@@ -163,6 +164,7 @@ def _parser() -> argparse.ArgumentParser:
     for command in (status, generate, score):
         client_commands.add_connection_options(command)
     add_weights_parsers(commands, common)
+    add_kubeflow_parsers(commands, configured, common)
     return parser
 
 

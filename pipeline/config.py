@@ -8,6 +8,7 @@ from data.corpora import CORPORA, SAMPLE
 from model.config import GPT2Config
 from model.tokenizer import VOCAB_SIZE
 from model.training_config import TrainingConfig
+from pipeline.kubeflow_config import KubeflowConfig
 from serving.options import ServerOptions
 
 
@@ -134,7 +135,7 @@ class PipelineConfig:
             weights: one that was exported here, Hugging Face's form, or OpenAI's checkpoint.
         output: The folder that all that is written lies under.
         cache: Whether unchanged components are taken from the cache.
-        data, model, training, evaluation, beam, serving: The parts.
+        data, model, training, evaluation, beam, serving, kubeflow: The parts.
     """
 
     name: str
@@ -144,6 +145,7 @@ class PipelineConfig:
     model: GPT2Config = dataclasses.field(default_factory=GPT2Config)
     beam: BeamConfig = dataclasses.field(default_factory=BeamConfig)
     serving: ServingConfig = dataclasses.field(default_factory=ServingConfig)
+    kubeflow: KubeflowConfig = dataclasses.field(default_factory=KubeflowConfig)
     model_name: str = ""
     start: str = "scratch"
     output: str = "output"

@@ -19,6 +19,7 @@ from pipeline.config import (
     PipelineConfig,
     ServingConfig,
 )
+from pipeline.kubeflow_config import KubeflowConfig, ResourcesConfig
 
 
 def load_config(name_or_file: str, overrides: Sequence[str] = ()) -> PipelineConfig:
@@ -117,6 +118,8 @@ _PARTS = (
     EvaluationConfig,
     BeamConfig,
     ServingConfig,
+    ResourcesConfig,
+    KubeflowConfig,
     PipelineConfig,
 )
 for _part in _PARTS:

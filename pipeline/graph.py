@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from importlib import resources
 
 from tfx import v1 as tfx
@@ -25,8 +26,47 @@ _SERVING_CHECK_SECONDS = 600
 
 
 def create_pipeline(config: PipelineConfig) -> tfx_pipeline.Pipeline:
-    """Returns the one pipeline that every runner runs; see the picture in the README."""
-    code = code_digest()
+    """Returns the pipeline for a runner on this machine; see the picture in the README."""
+    return tfx_pipeline.Pipeline(
+        pipeline_name=config.name,
+        pipeline_root=config.pipeline_root,
+        components=create_components(config, config.serving_base, list_start_files(config.start)),
+        enable_cache=config.cache,
+        metadata_connection_config=tfx.orchestration.metadata.sqlite_metadata_connection_config(
+            config.metadata_path
+        ),
+        beam_pipeline_args=config.beam.arguments(),
+    )
+
+
+def create_components(
+    config: PipelineConfig, serving_base: str, start_files: Sequence[str]
+) -> list[BaseComponent]:
+    """Returns the one chain of components that every runner runs.
+
+    Args:
+        config: The run's.
+        serving_base: The served model's folder, with its versions.
+        start_files: What `list_start_files` says about the weights to start from; part of the
+            cache's key.
+    """
+    example_gen, statistics_gen, schema_gen, example_validator = _read_data(config)
+    transform = _transform(example_gen, schema_gen)
+    transform.add_upstream_node(example_validator)
+    trainer = _trainer(config, transform, serving_base, start_files)
+    return [
+        example_gen,
+        statistics_gen,
+        schema_gen,
+        example_validator,
+        transform,
+        trainer,
+        *_judge_and_push(config, transform, trainer, serving_base),
+    ]
+
+
+def _read_data(config: PipelineConfig) -> list[BaseComponent]:
+    """Returns what reads the data and looks at it: generator, statistics, schema, validator."""
     example_gen = corpus_example_gen(
         config.data_folder,
         config.data.eval_share,
@@ -41,7 +81,11 @@ def create_pipeline(config: PipelineConfig) -> tfx_pipeline.Pipeline:
     example_validator = ExampleValidator(
         statistics=statistics_gen.outputs["statistics"], schema=schema_gen.outputs["schema"]
     )
-    transform = tfx.components.Transform(
+    return [example_gen, statistics_gen, schema_gen, example_validator]
+
+
+def _transform(example_gen: BaseComponent, schema_gen: BaseComponent) -> BaseComponent:
+    return tfx.components.Transform(
         examples=example_gen.outputs["examples"],
         schema=schema_gen.outputs["schema"],
         preprocessing_fn="components.preprocessing.preprocessing_fn",
@@ -52,10 +96,17 @@ def create_pipeline(config: PipelineConfig) -> tfx_pipeline.Pipeline:
         # Nothing is analysed, but TFX reads what it is told to analyse, and that must be something.
         splits_config=tfx.proto.SplitsConfig(analyze=["eval"], transform=["train", "eval"]),
         disable_analyzer_cache=True,
-        custom_config={"code": code},
+        custom_config={"code": code_digest()},
     )
-    transform.add_upstream_node(example_validator)
-    trainer = tfx.components.Trainer(
+
+
+def _trainer(
+    config: PipelineConfig,
+    transform: BaseComponent,
+    serving_base: str,
+    start_files: Sequence[str],
+) -> BaseComponent:
+    return tfx.components.Trainer(
         run_fn="components.trainer.run_fn",
         examples=transform.outputs["transformed_examples"],
         transform_graph=transform.outputs["transform_graph"],
@@ -67,16 +118,22 @@ def create_pipeline(config: PipelineConfig) -> tfx_pipeline.Pipeline:
             "stride": config.stride,
             "xla": config.serving.xla,
             "start": config.start,
-            "start_files": list_start_files(config.start),
-            "serving_folder": config.serving_base,
+            "start_files": list(start_files),
+            "serving_folder": serving_base,
             "checkpoints": config.checkpoints,
-            "code": code,
+            "code": code_digest(),
         },
     )
+
+
+def _judge_and_push(
+    config: PipelineConfig, transform: BaseComponent, trainer: BaseComponent, serving_base: str
+) -> list[BaseComponent]:
+    """Returns what compares the candidate with what it has to beat, tries it, and pushes it."""
     baseline = BaselineModel(
         candidate=trainer.outputs["model"],
         examples=transform.outputs["transformed_examples"],
-        serving_folder=config.serving_base,
+        serving_folder=serving_base,
         stride=config.stride,
         # Not read: they have it look into production anew whenever the Evaluator runs anew.
         criteria=json.dumps(dataclasses.asdict(config.evaluation)),
@@ -101,31 +158,10 @@ def create_pipeline(config: PipelineConfig) -> tfx_pipeline.Pipeline:
         model_blessing=evaluator.outputs["blessing"],
         infra_blessing=serving_check.outputs["blessing"],
         push_destination=tfx.proto.PushDestination(
-            filesystem=tfx.proto.PushDestination.Filesystem(base_directory=config.serving_base)
+            filesystem=tfx.proto.PushDestination.Filesystem(base_directory=serving_base)
         ),
     )
-    return tfx_pipeline.Pipeline(
-        pipeline_name=config.name,
-        pipeline_root=config.pipeline_root,
-        components=[
-            example_gen,
-            statistics_gen,
-            schema_gen,
-            example_validator,
-            transform,
-            trainer,
-            baseline,
-            evaluator,
-            *infra_validators,
-            serving_check,
-            pusher,
-        ],
-        enable_cache=config.cache,
-        metadata_connection_config=tfx.orchestration.metadata.sqlite_metadata_connection_config(
-            config.metadata_path
-        ),
-        beam_pipeline_args=config.beam.arguments(),
-    )
+    return [baseline, evaluator, *infra_validators, serving_check, pusher]
 
 
 def _infra_validator(trainer: BaseComponent) -> BaseComponent:

@@ -7,15 +7,16 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-OURS = {"data", "model", "components", "pipeline", "serving"}
+OURS = {"data", "model", "components", "pipeline", "serving", "kubeflow"}
 
 # For each folder what it must not import, directly or inside a function.
 FORBIDDEN = {
     "data": OURS - {"data"},
     "model": (OURS - {"model"}) | {"tfx", "apache_beam", "grpc"},
-    "components": {"pipeline", "serving"},
-    "serving": {"components", "pipeline", "tfx", "apache_beam"},
+    "components": {"pipeline", "serving", "kubeflow"},
+    "serving": {"components", "pipeline", "kubeflow", "tfx", "apache_beam"},
     "pipeline": set(),
+    "kubeflow": set(),
 }
 
 # What git ignores, and git's own.

@@ -1,0 +1,128 @@
+"""What can be changed from one run to the next without compiling anew.
+
+TFX has RuntimeParameters of its own, but a compiled file loses their defaults, and they can stand
+for a whole property only, while most of these are a number inside a property that is JSON. So they
+are put into the compiled file afterwards, all in one way: each becomes an input of one task, and in
+the pod the entry point takes it from there to where the executor looks for it.
+"""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from typing import Any
+
+from pipeline.config import EvaluationConfig, PipelineConfig
+
+NEWEST_SPAN = -1
+
+_Value = str | int | float | bool
+
+
+@dataclasses.dataclass(frozen=True)
+class RunParameter:
+    """Describes a parameter of a run.
+
+    Args:
+        name: As it is given when a run starts.
+        kind: The type's name in Kubeflow's schema.
+        task: The component that gets it.
+        default: Gives the value without which there is none, from the configuration.
+        replaces: The component's own property that it is the value of, if there is one.
+    """
+
+    name: str
+    kind: str
+    task: str
+    default: Callable[[PipelineConfig], _Value]
+    replaces: str | None = None
+
+
+RUN_PARAMETERS = (
+    RunParameter(
+        "data_root", "STRING", "CorpusExampleGen", lambda config: config.data_folder, "input_base"
+    ),
+    RunParameter("span", "NUMBER_INTEGER", "CorpusExampleGen", lambda config: NEWEST_SPAN),
+    RunParameter(
+        "skip_without_new_data",
+        "BOOLEAN",
+        "CorpusExampleGen",
+        lambda config: config.kubeflow.skip_without_new_data,
+    ),
+    RunParameter(
+        "training_steps", "NUMBER_INTEGER", "Trainer", lambda config: config.training.steps
+    ),
+    RunParameter(
+        "max_perplexity",
+        "NUMBER_DOUBLE",
+        "Evaluator",
+        lambda config: config.evaluation.max_perplexity,
+    ),
+    RunParameter(
+        "min_improvement",
+        "NUMBER_DOUBLE",
+        "Evaluator",
+        lambda config: config.evaluation.min_improvement,
+    ),
+)
+
+
+def apply_run_parameters(properties: dict[str, Any]) -> None:
+    """Moves a run's parameters to where a component's executor and driver look for them.
+
+    Args:
+        properties: The task's parameters, which this changes. Those that the executor is to get
+            under their own names stay, and `skip_without_new_data`, which is the entry point's.
+
+    Raises:
+        ValueError: A value is out of range.
+    """
+    span = properties.pop("span", None)
+    if span is not None and span != NEWEST_SPAN:
+        _choose_span(properties, _whole("span", span, 0))
+    steps = properties.pop("training_steps", None)
+    if steps is not None:
+        _set_steps(properties, _whole("training_steps", steps, 1))
+    if "max_perplexity" in properties:
+        criteria = EvaluationConfig(
+            max_perplexity=properties.pop("max_perplexity"),
+            min_improvement=properties.pop("min_improvement"),
+        )
+        _set_thresholds(properties, criteria)
+
+
+def _whole(name: str, value: float, least: int) -> int:
+    if value != int(value) or value < least:
+        raise ValueError(f"{name} must be a whole number >= {least}, got {value}")
+    return int(value)
+
+
+def _choose_span(properties: dict[str, Any], span: int) -> None:
+    if "{SPAN}" not in properties["input_config"]:
+        raise ValueError(f"span must be {NEWEST_SPAN} where data.spans is false, got {span}")
+    # tfx.proto.RangeConfig, which the driver reads.
+    chosen = {"start_span_number": span, "end_span_number": span}
+    properties["range_config"] = json.dumps({"static_range": chosen})
+
+
+def _set_steps(properties: dict[str, Any], steps: int) -> None:
+    settings = json.loads(properties["custom_config"])
+    settings["training"]["steps"] = steps
+    properties["custom_config"] = json.dumps(settings)
+    arguments = json.loads(properties["train_args"])
+    properties["train_args"] = json.dumps(arguments | {"num_steps": steps})
+
+
+def _set_thresholds(properties: dict[str, Any], criteria: EvaluationConfig) -> None:
+    """Puts them where `components.evaluation.eval_config` has them: the one slice with a bound."""
+    config = json.loads(properties["eval_config"])
+    thresholds = [
+        slices["threshold"]
+        for specs in config["metrics_specs"]
+        for metric in specs["metrics"]
+        for slices in metric.get("per_slice_thresholds", [])
+        if "value_threshold" in slices["threshold"]
+    ]
+    (threshold,) = thresholds
+    threshold["value_threshold"]["upper_bound"] = criteria.max_perplexity
+    threshold["change_threshold"]["relative"] = -criteria.min_improvement
+    properties["eval_config"] = json.dumps(config)

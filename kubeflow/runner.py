@@ -1,0 +1,256 @@
+"""Compiles the pipeline to the one YAML file that Kubeflow Pipelines takes.
+
+TFX's own runner writes the graph. What the open-source backend needs besides, and what that runner
+leaves out, is put in afterwards: see `_finish`.
+"""
+
+import copy
+import dataclasses
+import hashlib
+import json
+import os
+import re
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+from tfx.dsl.components.base.base_component import BaseComponent
+from tfx.orchestration.kubeflow.v2.kubeflow_v2_dag_runner import (
+    KubeflowV2DagRunner,
+    KubeflowV2DagRunnerConfig,
+)
+from tfx.orchestration.pipeline import Pipeline
+
+from kubeflow.run_parameters import RUN_PARAMETERS
+from pipeline.config import PipelineConfig
+from pipeline.graph import create_components
+from pipeline.kubeflow_config import WORKSPACE, KubeflowConfig, check_bucket, is_in_bucket
+
+# PyPI has a package `kubeflow` too. Ours is found beside it all the same, because the image
+# installs both into one folder: kubeflow/entrypoint.py lies there whether or not an __init__.py
+# does.
+COMMAND = ["python", "-m", "kubeflow.entrypoint"]
+
+# Stands for the folder of a package of ours, which lies elsewhere in the image than here.
+PACKAGE = "package:"
+
+_EXAMPLE_GEN = "CorpusExampleGen"
+
+# What Kubeflow Pipelines and TFX's runner agree on.
+_PIPELINE_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,127}")
+# github.com/distribution/reference: host:port/path:tag@digest
+_IMAGE = re.compile(
+    r"([a-zA-Z0-9][a-zA-Z0-9.-]*(:\d+)?/)?[a-z0-9]+([._/-]+[a-z0-9]+)*"
+    r"(?P<tag>:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(?P<digest>@sha256:[0-9a-f]{64})?"
+)
+
+
+def compile_pipeline(config: PipelineConfig, image: str, pipeline_root: str) -> list[Any]:
+    """Returns the file's two YAML documents: the pipeline, and what is Kubernetes' own.
+
+    Args:
+        config: The run's. `output` is not used: on the cluster it is the folder /workspace.
+        image: The container image with this package, by tag or digest.
+        pipeline_root: The bucket's folder that all artifacts go to.
+
+    Raises:
+        ValueError: The image, the folder, the pipeline's name or a setting is nothing that can run
+            on Kubeflow.
+    """
+    _check(config, image, pipeline_root)
+    config = dataclasses.replace(config, output=WORKSPACE)
+    serving_base = f"{_serving_folder(config.kubeflow, pipeline_root)}/{config.model_name}"
+    # The weights to start from lie on the cluster, where they can't be listed from here.
+    components = create_components(config, serving_base, start_files=[])
+    _check_resources(config.kubeflow, components)
+    pipeline = Pipeline(
+        pipeline_name=config.name,
+        pipeline_root=pipeline_root,
+        components=components,
+        enable_cache=config.cache,
+        beam_pipeline_args=config.beam.arguments(),
+    )
+    runner = KubeflowV2DagRunner(
+        KubeflowV2DagRunnerConfig(
+            default_image=image, default_commands=COMMAND, use_pipeline_spec_2_1=True
+        )
+    )
+    spec = runner.run(pipeline, write_out=False)["pipelineSpec"]
+    (example_gen,) = (node for node in components if node.id == _EXAMPLE_GEN)
+    _finish(spec, config, pipeline_root, serving_base, example_gen)
+    return [spec, _platform_spec(spec, config.kubeflow)]
+
+
+def write_pipeline(documents: list[Any], path: str | os.PathLike[str]) -> None:
+    """Writes the documents as YAML; the file is there whole or as it was before."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    staged = path.with_name(f".{path.name}.staged-{os.getpid()}")
+    try:
+        with staged.open("w", encoding="utf-8") as file:
+            yaml.safe_dump_all(documents, file, sort_keys=True)
+        staged.replace(path)
+    finally:
+        staged.unlink(missing_ok=True)
+
+
+def _check(config: PipelineConfig, image: str, pipeline_root: str) -> None:
+    check_bucket("pipeline root", pipeline_root)
+    parts = _IMAGE.fullmatch(image)
+    if not parts or not (parts["tag"] or parts["digest"]):
+        raise ValueError(
+            f"image must be a container image's name with a tag or digest, such as "
+            f"registry.example.com/gpt2-tfx:1.0, got {image!r}"
+        )
+    if not _PIPELINE_NAME.fullmatch(config.name):
+        raise ValueError(
+            "name must be lower-case letters, digits and '-' on Kubeflow, at most 128 of them, "
+            f"got {config.name!r}"
+        )
+    if config.serving.infra_validator:
+        raise ValueError(
+            "serving.infra_validator must be false on Kubeflow: it would start containers by Docker"
+        )
+    for field, path in (("data.path", config.data.path), ("start", config.start)):
+        if path and "/" in path and not path.startswith("/") and not is_in_bucket(path):
+            raise ValueError(
+                f"{field} must be a bucket's URI or a path from the root on Kubeflow, such as "
+                f"{WORKSPACE}/..., got {path!r}"
+            )
+
+
+def _check_resources(config: KubeflowConfig, components: list[BaseComponent]) -> None:
+    known = ["default", *(component.id for component in components)]
+    for name in config.resources:
+        if name not in known:
+            raise ValueError(f"kubeflow.resources: {name!r} must be one of {', '.join(known)}")
+
+
+def _serving_folder(config: KubeflowConfig, pipeline_root: str) -> str:
+    """Returns where pushed models outlive the pod that pushed them."""
+    if config.serving_folder:
+        return config.serving_folder.rstrip("/")
+    return f"{WORKSPACE if config.volume else pipeline_root.rstrip('/')}/serving"
+
+
+def _finish(
+    spec: dict[str, Any],
+    config: PipelineConfig,
+    pipeline_root: str,
+    serving_base: str,
+    example_gen: BaseComponent,
+) -> None:
+    """Puts into the pipeline what the open-source backend needs and TFX's runner leaves out."""
+    tasks = spec["root"]["dag"]["tasks"]
+    # Not read by every backend's version: whoever submits the file gives it, too.
+    spec["defaultPipelineRoot"] = pipeline_root
+    for name, task in tasks.items():
+        task["retryPolicy"] = {
+            "maxRetryCount": config.kubeflow.retries,
+            "backoffDuration": "30s",
+            "backoffFactor": 2.0,
+            "backoffMaxDuration": "3600s",
+        }
+        container = _container(spec, name)
+        container["resources"] = _resources(config.kubeflow, name)
+        container["env"] = [
+            {"name": name, "value": value}
+            for name, value in sorted(config.kubeflow.environment.items())
+        ]
+        for value in task["inputs"].get("parameters", {}).values():
+            value["runtimeValue"]["constant"] = _without_our_paths(
+                value["runtimeValue"]["constant"]
+            )
+    _run_the_driver_in_the_pod(spec, example_gen)
+    digest = hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()[:16]
+    _add_input(spec, _EXAMPLE_GEN, "serving_folder", "STRING", {"constant": serving_base})
+    _add_input(spec, _EXAMPLE_GEN, "pipeline_digest", "STRING", {"constant": digest})
+    _add_run_parameters(spec, config)
+
+
+def _container(spec: dict[str, Any], task: str) -> dict[str, Any]:
+    label = spec["components"][task]["executorLabel"]
+    return spec["deploymentSpec"]["executors"][label]["container"]
+
+
+def _resources(config: KubeflowConfig, component: str) -> dict[str, Any]:
+    wanted = config.resources_of(component)
+    resources: dict[str, Any] = {}
+    for kind, quantity in (("Cpu", wanted.cpu), ("Memory", wanted.memory)):
+        # Asked for and held to the same: a pod that uses what it did not ask for is the first that
+        # a full node ends.
+        resources[f"resource{kind}Request"] = resources[f"resource{kind}Limit"] = quantity
+    if wanted.accelerator:
+        resources["accelerator"] = {
+            "resourceType": wanted.accelerator,
+            "resourceCount": str(wanted.accelerators),
+        }
+    return resources
+
+
+def _without_our_paths(value: Any) -> Any:
+    """Returns a parameter's value with `package:data/...` for files that come with the code."""
+    folder = str(resources.files("data"))
+    if isinstance(value, str) and (value == folder or value.startswith(folder + os.sep)):
+        return f"{PACKAGE}data{value[len(folder) :]}"
+    return value
+
+
+def _run_the_driver_in_the_pod(spec: dict[str, Any], example_gen: BaseComponent) -> None:
+    """Has the entry point run ExampleGen's driver, and has each run look at the data anew.
+
+    The backend ignores `lifecycle`, which is where TFX's runner puts the driver. Without one an
+    unchanged path would be found in the cache, whatever lies there by now.
+    """
+    container = _container(spec, example_gen.id)
+    del container["lifecycle"]
+    driver = example_gen.DRIVER_CLASS
+    container["args"] += ["--driver_class_path", f"{driver.__module__}.{driver.__qualname__}"]
+    spec["root"]["dag"]["tasks"][example_gen.id]["cachingOptions"] = {"enableCache": False}
+
+
+def _add_run_parameters(spec: dict[str, Any], config: PipelineConfig) -> None:
+    root = spec["root"].setdefault("inputDefinitions", {}).setdefault("parameters", {})
+    for parameter in RUN_PARAMETERS:
+        root[parameter.name] = {
+            "parameterType": parameter.kind,
+            "defaultValue": _without_our_paths(parameter.default(config)),
+        }
+        source = {"componentInputParameter": parameter.name}
+        if parameter.replaces:
+            task = spec["root"]["dag"]["tasks"][parameter.task]
+            task["inputs"]["parameters"][parameter.replaces] = source
+        else:
+            _add_input(spec, parameter.task, parameter.name, parameter.kind, source)
+
+
+def _add_input(
+    spec: dict[str, Any], task: str, name: str, kind: str, source: dict[str, Any]
+) -> None:
+    """Gives a task one more parameter, from a constant or from the run's own parameter."""
+    inputs = spec["components"][task]["inputDefinitions"]["parameters"]
+    inputs[name] = {"parameterType": kind}
+    if "constant" in source:
+        source = {"runtimeValue": source}
+    spec["root"]["dag"]["tasks"][task]["inputs"]["parameters"][name] = source
+
+
+def _platform_spec(spec: dict[str, Any], config: KubeflowConfig) -> dict[str, Any]:
+    """Returns what kfp-kubernetes would add to the file: the volume, and the buckets' secret."""
+    pod: dict[str, Any] = {}
+    if config.volume:
+        pod["pvcMount"] = [{"constant": config.volume, "mountPath": WORKSPACE}]
+    else:
+        pod["emptyDirMounts"] = [{"volumeName": "workspace", "mountPath": WORKSPACE}]
+    if config.bucket_secret:
+        keys = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+        pod["secretAsEnv"] = [
+            {
+                "secretName": config.bucket_secret,
+                "keyToEnv": [{"secretKey": key, "envVar": key} for key in keys],
+            }
+        ]
+    # Copies, as YAML would write the same object as a reference to the first.
+    executors = {label: copy.deepcopy(pod) for label in spec["deploymentSpec"]["executors"]}
+    return {"platforms": {"kubernetes": {"deploymentSpec": {"executors": executors}}}}

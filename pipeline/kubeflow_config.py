@@ -1,0 +1,119 @@
+"""The part of a configuration that says how the pipeline runs on Kubeflow Pipelines."""
+
+import dataclasses
+import re
+
+# Where each task finds the volume, and what is no artifact: checkpoints, downloaded corpora, and
+# pushed models unless those go to a bucket.
+WORKSPACE = "/workspace"
+
+# What Kubeflow's launcher opens, and the folder of a pod where it keeps a mirror of each
+# (kubeflow/pipelines, backend/src/v2/component/launcher_v2.go, LocalPathForURI).
+MIRRORS = {"gs://": "/gcs/", "s3://": "/s3/", "minio://": "/minio/"}
+
+# Kubernetes: apimachinery/pkg/api/resource/quantity.go, without signs.
+_QUANTITY = re.compile(r"(\d+\.?\d*|\.\d+)([eE][-+]?\d+|[numkMGTPE]|[KMGTPE]i)?", re.ASCII)
+# An object's name, RFC 1123, and the name of a resource that a device plugin offers.
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
+_DEVICE = re.compile(
+    r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
+)
+_BUCKET = re.compile(r"(gs|s3|minio)://[a-z0-9][-a-z0-9._]{1,61}[a-z0-9](/[^\s?#]*)?")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ResourcesConfig:
+    """Says what a component's pod asks for, and is held to.
+
+    Args:
+        cpu: Cores, as Kubernetes writes them: `2`, `0.5`, `500m`.
+        memory: Bytes: `8Gi`, `512M`.
+        accelerator: A device's resource name, such as `nvidia.com/gpu`.
+        accelerators: How many of them.
+    """
+
+    cpu: str | int | float = "2"
+    memory: str | int = "8Gi"
+    accelerator: str | None = None
+    accelerators: int = 0
+
+    def __post_init__(self) -> None:
+        for field in ("cpu", "memory"):
+            value = str(getattr(self, field))
+            number = _QUANTITY.fullmatch(value)
+            if not number or not float(number[1]):
+                raise ValueError(
+                    f"{field} must be one of Kubernetes' quantities above zero, such as 2, 500m or "
+                    f"8Gi, got {value!r}"
+                )
+            object.__setattr__(self, field, value)
+        if self.accelerators < 0:
+            raise ValueError(f"accelerators must be >= 0, got {self.accelerators}")
+        if (self.accelerator is None) != (self.accelerators == 0):
+            raise ValueError(
+                "accelerator and accelerators must be given together, got "
+                f"{self.accelerator!r} and {self.accelerators}"
+            )
+        if self.accelerator is not None and not _DEVICE.fullmatch(self.accelerator):
+            raise ValueError(
+                f"accelerator must be a resource's name such as nvidia.com/gpu, "
+                f"got {self.accelerator!r}"
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class KubeflowConfig:
+    """Says how the pipeline runs on Kubeflow Pipelines; a run on one machine has no use for it.
+
+    Args:
+        volume: The PersistentVolumeClaim that each task has at /workspace. Without one that folder
+            is empty in each task: a training that is tried again begins anew.
+        serving_folder: A bucket's folder for the served models, each below it under its name;
+            /workspace/serving when not given.
+        resources: What a component's pod asks for, by the component's name; that of `default`, or
+            2 cores and 8 GiB, for those that are not named.
+        retries: How often a task that failed is tried again.
+        skip_without_new_data: Whether a run ends early when the data is that of the run before.
+            A run's parameter of the same name overrides it.
+        bucket_secret: The Secret whose AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY open the buckets
+            of the data and of `serving_folder`, if the pods may not do so by themselves.
+        environment: Further environment variables of every container.
+    """
+
+    volume: str | None = None
+    serving_folder: str | None = None
+    resources: dict[str, ResourcesConfig] = dataclasses.field(default_factory=dict)
+    retries: int = 2
+    skip_without_new_data: bool = True
+    bucket_secret: str | None = None
+    environment: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for field in ("volume", "bucket_secret"):
+            value = getattr(self, field)
+            if value is not None and not _NAME.fullmatch(value):
+                raise ValueError(
+                    f"{field} must be a Kubernetes object's name, lower-case letters, digits, '-' "
+                    f"and '.', got {value!r}"
+                )
+        if self.serving_folder is not None:
+            check_bucket("serving_folder", self.serving_folder)
+        if not 0 <= self.retries <= 100:
+            raise ValueError(f"retries must be in [0, 100], got {self.retries}")
+
+    def resources_of(self, component: str) -> ResourcesConfig:
+        """Returns what the pod of a component asks for."""
+        return self.resources.get(component) or self.resources.get("default", ResourcesConfig())
+
+
+def check_bucket(field: str, uri: str) -> None:
+    """Raises ValueError unless it is a folder of a bucket that Kubeflow Pipelines opens."""
+    if not _BUCKET.fullmatch(uri):
+        raise ValueError(
+            f"{field} must be gs://BUCKET/..., s3://BUCKET/... or minio://BUCKET/..., got {uri!r}"
+        )
+
+
+def is_in_bucket(path: str) -> bool:
+    """Returns whether it is a bucket's URI, not a path."""
+    return path.startswith(tuple(MIRRORS))

@@ -1,0 +1,286 @@
+"""kubeflow/runner.py: the YAML file, read as the backend and kfp's own client read it."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from google.protobuf import json_format
+from kfp import components
+from kfp.pipeline_spec import pipeline_spec_pb2
+
+from kubeflow import runner
+from kubeflow.runner import compile_pipeline, write_pipeline
+from pipeline import cli
+from pipeline.config_file import known_configs, load_config
+
+IMAGE = "registry.example.com:5000/team/gpt2-tfx:1.0"
+ROOT = "s3://bucket/pipelines"
+TASKS = {
+    "CorpusExampleGen",
+    "StatisticsGen",
+    "ImportSchemaGen",
+    "ExampleValidator",
+    "Transform",
+    "Trainer",
+    "BaselineModel",
+    "Evaluator",
+    "ServingCheck",
+    "Pusher",
+}
+
+
+def compile_tiny(*overrides: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The two documents, as they are after a trip through a file."""
+    pipeline, platform = compile_pipeline(load_config("tiny", overrides), IMAGE, ROOT)
+    return json.loads(json.dumps(pipeline)), json.loads(json.dumps(platform))
+
+
+def tasks_of(pipeline: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return pipeline["root"]["dag"]["tasks"]
+
+
+def container_of(pipeline: dict[str, Any], task: str) -> dict[str, Any]:
+    label = pipeline["components"][task]["executorLabel"]
+    return pipeline["deploymentSpec"]["executors"][label]["container"]
+
+
+def parameter_of(pipeline: dict[str, Any], task: str, name: str) -> Any:
+    return tasks_of(pipeline)[task]["inputs"]["parameters"][name]["runtimeValue"]["constant"]
+
+
+@pytest.fixture(scope="module")
+def tiny() -> dict[str, Any]:
+    return compile_tiny()[0]
+
+
+@pytest.fixture(scope="module")
+def full() -> tuple[dict[str, Any], dict[str, Any]]:
+    """With all that the configuration may say about Kubeflow."""
+    return compile_tiny(
+        "kubeflow.volume=gpt2-data",
+        "kubeflow.bucket_secret=bucket-keys",
+        "kubeflow.environment={AWS_ENDPOINT_URL: 'http://minio:9000'}",
+        "kubeflow.retries=5",
+        "kubeflow.resources.default={cpu: 1, memory: 2Gi}",
+        "kubeflow.resources.Trainer={cpu: 6, memory: 24Gi, accelerator: nvidia.com/gpu, "
+        "accelerators: 2}",
+    )
+
+
+@pytest.mark.parametrize("name", known_configs())
+def test_every_configuration_compiles_to_what_kfp_and_its_schema_know(name, tmp_path):
+    path = tmp_path / "deep" / "pipeline.yaml"
+    write_pipeline(compile_pipeline(load_config(name), IMAGE, ROOT), path)
+    assert [file.name for file in path.parent.iterdir()] == ["pipeline.yaml"]
+    text = path.read_text()
+    pipeline, platform = yaml.safe_load_all(text)
+    # Unknown fields are errors to both.
+    json_format.ParseDict(pipeline, pipeline_spec_pb2.PipelineSpec())
+    json_format.ParseDict(pipeline["deploymentSpec"], pipeline_spec_pb2.PipelineDeploymentConfig())
+    json_format.ParseDict(platform, pipeline_spec_pb2.PlatformSpec())
+    read = components.load_component_from_text(text)
+    assert read.pipeline_spec.pipeline_info.name == name
+    assert read.pipeline_spec.schema_version == "2.1.0"
+    assert (pipeline["defaultPipelineRoot"], set(tasks_of(pipeline))) == (ROOT, TASKS)
+    # References of YAML's own, which not every reader resolves.
+    assert not re.search(r"[&*]id\d", text)
+
+
+def test_each_task_is_a_container_of_our_image_with_our_command_before_tfxs_arguments(tiny):
+    executors = tiny["deploymentSpec"]["executors"]
+    assert len(executors) == len(TASKS)
+    assert [set(executor) for executor in executors.values()] == [{"container"}] * len(TASKS)
+    for task in TASKS:
+        container = container_of(tiny, task)
+        assert container["image"] == IMAGE
+        assert container["command"] == ["python", "-m", "kubeflow.entrypoint"]
+        assert container["args"][:1] == ["--executor_class_path"]
+        assert container["args"][2:4] == ["--json_serialized_invocation_args", "{{$}}"]
+
+
+def test_nothing_in_the_file_points_to_this_machine(tiny):
+    here = str(Path(__file__).parent.parent)
+    assert here not in json.dumps(tiny)
+    assert "output/" not in json.dumps(tiny)
+    assert parameter_of(tiny, "ImportSchemaGen", "schema_file") == "package:data/schema.pbtxt"
+
+
+def test_the_generator_runs_anew_each_time_with_its_driver_and_the_others_are_cached(tiny):
+    caching = {name: task["cachingOptions"]["enableCache"] for name, task in tasks_of(tiny).items()}
+    assert caching == {name: name != "CorpusExampleGen" for name in TASKS}
+    container = container_of(tiny, "CorpusExampleGen")
+    assert container["args"][-2:] == ["--driver_class_path", "components.example_gen.Driver"]
+    assert "lifecycle" not in container
+    for task in TASKS - {"CorpusExampleGen"}:
+        assert "--driver_class_path" not in container_of(tiny, task)["args"]
+
+
+def test_a_runs_parameters_have_the_configurations_values_as_defaults(tiny):
+    parameters = tiny["root"]["inputDefinitions"]["parameters"]
+    assert parameters == {
+        "data_root": {"parameterType": "STRING", "defaultValue": "package:data/sample"},
+        "span": {"parameterType": "NUMBER_INTEGER", "defaultValue": -1},
+        "skip_without_new_data": {"parameterType": "BOOLEAN", "defaultValue": True},
+        "training_steps": {"parameterType": "NUMBER_INTEGER", "defaultValue": 60},
+        "max_perplexity": {"parameterType": "NUMBER_DOUBLE", "defaultValue": 5000},
+        "min_improvement": {"parameterType": "NUMBER_DOUBLE", "defaultValue": 0},
+    }
+    taken = {
+        (name, source["componentInputParameter"]): parameter
+        for name, task in tasks_of(tiny).items()
+        for parameter, source in task["inputs"].get("parameters", {}).items()
+        if "componentInputParameter" in source
+    }
+    assert taken == {
+        ("CorpusExampleGen", "data_root"): "input_base",
+        ("CorpusExampleGen", "span"): "span",
+        ("CorpusExampleGen", "skip_without_new_data"): "skip_without_new_data",
+        ("Trainer", "training_steps"): "training_steps",
+        ("Evaluator", "max_perplexity"): "max_perplexity",
+        ("Evaluator", "min_improvement"): "min_improvement",
+    }
+
+
+def test_a_task_declares_every_parameter_that_it_is_given(tiny):
+    for name, task in tasks_of(tiny).items():
+        declared = tiny["components"][name]["inputDefinitions"].get("parameters", {})
+        assert set(declared) == set(task["inputs"].get("parameters", {}))
+
+
+def test_each_task_is_tried_again_as_often_as_configured(tiny, full):
+    for pipeline, retries in ((tiny, 2), (full[0], 5)):
+        assert {task["retryPolicy"]["maxRetryCount"] for task in tasks_of(pipeline).values()} == {
+            retries
+        }
+
+
+def test_each_component_asks_for_its_resources(full):
+    pipeline, _ = full
+    assert container_of(pipeline, "Trainer")["resources"] == {
+        "resourceCpuRequest": "6",
+        "resourceCpuLimit": "6",
+        "resourceMemoryRequest": "24Gi",
+        "resourceMemoryLimit": "24Gi",
+        "accelerator": {"resourceType": "nvidia.com/gpu", "resourceCount": "2"},
+    }
+    for task in TASKS - {"Trainer"}:
+        assert container_of(pipeline, task)["resources"] == {
+            "resourceCpuRequest": "1",
+            "resourceCpuLimit": "1",
+            "resourceMemoryRequest": "2Gi",
+            "resourceMemoryLimit": "2Gi",
+        }
+
+
+def test_every_task_has_the_volume_the_keys_and_the_environment(full):
+    pipeline, platform = full
+    executors = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    assert set(executors) == set(pipeline["deploymentSpec"]["executors"])
+    for executor in executors.values():
+        assert executor == {
+            "pvcMount": [{"constant": "gpt2-data", "mountPath": "/workspace"}],
+            "secretAsEnv": [
+                {
+                    "secretName": "bucket-keys",
+                    "keyToEnv": [
+                        {"secretKey": "AWS_ACCESS_KEY_ID", "envVar": "AWS_ACCESS_KEY_ID"},
+                        {"secretKey": "AWS_SECRET_ACCESS_KEY", "envVar": "AWS_SECRET_ACCESS_KEY"},
+                    ],
+                }
+            ],
+        }
+    for task in TASKS:
+        assert container_of(pipeline, task)["env"] == [
+            {"name": "AWS_ENDPOINT_URL", "value": "http://minio:9000"}
+        ]
+
+
+def test_without_a_volume_each_task_has_an_empty_workspace(tiny):
+    _, platform = compile_tiny()
+    executors = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    for executor in executors.values():
+        assert executor == {
+            "emptyDirMounts": [{"volumeName": "workspace", "mountPath": "/workspace"}]
+        }
+
+
+@pytest.mark.parametrize(
+    ("overrides", "serving"),
+    [
+        ([], "s3://bucket/pipelines/serving/tiny"),
+        (["kubeflow.volume=claim"], "/workspace/serving/tiny"),
+        (["kubeflow.volume=claim", "kubeflow.serving_folder=gs://models/x/"], "gs://models/x/tiny"),
+        (["model_name=other"], "s3://bucket/pipelines/serving/other"),
+    ],
+)
+def test_models_are_pushed_to_where_they_outlive_their_pod(overrides, serving):
+    pipeline, _ = compile_tiny(*overrides)
+    assert parameter_of(pipeline, "BaselineModel", "serving_folder") == serving
+    pushed = json.loads(parameter_of(pipeline, "Pusher", "push_destination"))
+    assert pushed == {"filesystem": {"base_directory": serving}}
+    trainer = json.loads(parameter_of(pipeline, "Trainer", "custom_config"))
+    assert (trainer["serving_folder"], trainer["checkpoints"]) == (
+        serving,
+        "/workspace/checkpoints",
+    )
+
+
+def test_another_configuration_has_another_digest_and_the_same_one_the_same(tiny):
+    def digest(pipeline: dict[str, Any]) -> str:
+        return parameter_of(pipeline, "CorpusExampleGen", "pipeline_digest")
+
+    assert digest(compile_tiny()[0]) == digest(tiny)
+    assert digest(compile_tiny("training.learning_rate=0.02")[0]) != digest(tiny)
+
+
+@pytest.mark.parametrize(
+    ("image", "root", "overrides", "problem"),
+    [
+        ("gpt2-tfx", ROOT, [], "image must be a container image's name with a tag or digest"),
+        ("host:5000/gpt2-tfx", ROOT, [], "image must be .* got 'host:5000/gpt2-tfx'"),
+        ("Team/gpt2 tfx:1", ROOT, [], "image must be .* got 'Team/gpt2 tfx:1'"),
+        ("gpt2-tfx@sha256:12", ROOT, [], "image must be .* got 'gpt2-tfx@sha256:12'"),
+        (IMAGE, "/pipelines", [], "pipeline root must be gs://BUCKET/.* got '/pipelines'"),
+        (IMAGE, "hdfs://bucket/x", [], "pipeline root must be gs://BUCKET/.*, s3://BUCKET/"),
+        (IMAGE, "s3://", [], "pipeline root must be .* got 's3://'"),
+        (IMAGE, "s3:///x", [], "pipeline root must be .* got 's3:///x'"),
+        (IMAGE, ROOT, ["name=My_Run"], "name must be lower-case letters, .* got 'My_Run'"),
+        (IMAGE, ROOT, ["serving.infra_validator=true"], "serving.infra_validator must be false"),
+        (IMAGE, ROOT, ["start=my/weights"], "start must be a bucket's URI or a path from the root"),
+        (IMAGE, ROOT, ["data={path: my/texts}"], "data.path must be a bucket's URI or a path"),
+        (
+            IMAGE,
+            ROOT,
+            ["kubeflow.resources.Trainr={cpu: 2}"],
+            "kubeflow.resources: 'Trainr' must be one of default, CorpusExampleGen, ",
+        ),
+    ],
+)
+def test_what_cannot_run_on_kubeflow_is_an_error(image, root, overrides, problem):
+    with pytest.raises(ValueError, match=problem):
+        compile_pipeline(load_config("tiny", overrides), image, root)
+
+
+@pytest.mark.parametrize(
+    "image",
+    ["gpt2-tfx:1", "host:5000/a/b_c:v1.0-x", f"ghcr.io/a/b@sha256:{'0a' * 32}", "a:latest"],
+)
+def test_an_image_with_a_tag_or_digest_is_taken(image):
+    assert container_of(compile_pipeline(load_config("tiny"), image, ROOT)[0], "Pusher")[
+        "image"
+    ] == (image)
+
+
+def test_after_an_error_the_file_is_what_it_was(tmp_path, capsys):
+    path = tmp_path / "pipeline.yaml"
+    path.write_text("before")
+    arguments = ["kubeflow", "compile", "--config=tiny", "--image=gpt2-tfx", f"--output={path}"]
+    assert cli.main([*arguments, f"--pipeline-root={ROOT}"]) == 1
+    assert capsys.readouterr().err.startswith("error: image must be ")
+    with pytest.raises(yaml.YAMLError):
+        write_pipeline([{"a": "b"}, runner], path)  # the second is nothing that YAML can say
+    assert path.read_text() == "before"
+    assert [file.name for file in tmp_path.iterdir()] == ["pipeline.yaml"]
