@@ -22,6 +22,7 @@ from tfx.orchestration.kubeflow.v2.kubeflow_v2_dag_runner import (
 )
 from tfx.orchestration.pipeline import Pipeline
 
+from kubeflow.mirror import PACKAGE
 from kubeflow.run_parameters import RUN_PARAMETERS
 from pipeline.config import PipelineConfig
 from pipeline.graph import create_components
@@ -31,9 +32,6 @@ from pipeline.kubeflow_config import WORKSPACE, KubeflowConfig, check_bucket, is
 # installs both into one folder: kubeflow/entrypoint.py lies there whether or not an __init__.py
 # does.
 COMMAND = ["python", "-m", "kubeflow.entrypoint"]
-
-# Stands for the folder of a package of ours, which lies elsewhere in the image than here.
-PACKAGE = "package:"
 
 _EXAMPLE_GEN = "CorpusExampleGen"
 

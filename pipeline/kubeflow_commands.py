@@ -36,6 +36,29 @@ def add_kubeflow_parsers(
     added.add_argument("--output", required=True, metavar="FILE", help="YAML file to be written")
     added.set_defaults(command=_compile)
 
+    description = (
+        "Run a compiled pipeline here, task by task, each by its container's command, with a "
+        "folder in place of the buckets."
+    )
+    added = actions.add_parser(
+        "simulate", parents=[common], help=description, description=description
+    )
+    added.add_argument("file", metavar="FILE", help="what `compile` wrote")
+    added.add_argument(
+        "--buckets", required=True, metavar="FOLDER", help="stands for the buckets and the volume"
+    )
+    added.add_argument(
+        "--parameter",
+        action="append",
+        default=[],
+        metavar="name=value",
+        help="a run's parameter, if not its default; may be given again",
+    )
+    added.add_argument(
+        "--pipeline-root", default="", metavar="URI", help="if not the one that is in the file"
+    )
+    added.set_defaults(command=_simulate)
+
 
 def _compile(options: argparse.Namespace) -> None:
     from pipeline.config_file import load_config
@@ -48,3 +71,22 @@ def _compile(options: argparse.Namespace) -> None:
     write_pipeline(documents, options.output)
     tasks = documents[0]["root"]["dag"]["tasks"]
     print(f"wrote {options.output}: pipeline {config.name}, {len(tasks)} tasks")
+
+
+def _simulate(options: argparse.Namespace) -> None:
+    from kubeflow.compiled import read_compiled
+    from kubeflow.simulate import simulate
+
+    parameters = dict(_split(parameter) for parameter in options.parameter)
+    pipeline = read_compiled(options.file)
+    for task in simulate(pipeline, options.buckets, parameters, options.pipeline_root):
+        skipped = any("no_new_data" in output["metadata"] for output in task.outputs.values())
+        remark = "   no new data: nothing to do" if skipped else ""
+        print(f"{task.name:<18} {task.seconds:6.1f} s{remark}", flush=True)
+
+
+def _split(parameter: str) -> tuple[str, str]:
+    name, equals, value = parameter.partition("=")
+    if not equals:
+        raise ValueError(f"parameter must look like training_steps=100, got {parameter!r}")
+    return name, value

@@ -1,0 +1,163 @@
+"""Reads a compiled pipeline, as far as `kubeflow.simulate` can play it."""
+
+import dataclasses
+import os
+from graphlib import TopologicalSorter
+from typing import Any
+
+import yaml
+from google.protobuf import json_format
+from kfp.pipeline_spec import pipeline_spec_pb2
+
+_SCHEMA_VERSION = "2.1.0"
+
+
+@dataclasses.dataclass(frozen=True)
+class CompiledTask:
+    """Describes a task, in the dictionaries of the file.
+
+    Args:
+        name: Its name.
+        inputs: Where each artifact and parameter comes from.
+        component: Its inputs' and outputs' definitions.
+        executor: What runs: a `container` or an `importer`.
+    """
+
+    name: str
+    inputs: dict[str, Any]
+    component: dict[str, Any]
+    executor: dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class CompiledPipeline:
+    """Describes a pipeline.
+
+    Args:
+        name: Its name.
+        root: The bucket's folder for artifacts; empty if the file has none.
+        parameters: A run's parameters, as the file defines them.
+        tasks: Each after those that it depends on.
+    """
+
+    name: str
+    root: str
+    parameters: dict[str, dict[str, Any]]
+    tasks: list[CompiledTask]
+
+
+def read_compiled(path: str | os.PathLike[str]) -> CompiledPipeline:
+    """Returns the pipeline in a YAML file.
+
+    Raises:
+        ValueError: The file is no compiled pipeline, or has a construct that can't be played here;
+            the message names it and where it stands.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            documents = list(yaml.safe_load_all(file))
+        if not documents or not all(isinstance(document, dict) for document in documents):
+            raise ValueError("its documents must hold keys and values")
+        spec, *platforms = documents
+        json_format.ParseDict(spec, pipeline_spec_pb2.PipelineSpec())
+        deployment = pipeline_spec_pb2.PipelineDeploymentConfig()
+        json_format.ParseDict(spec.get("deploymentSpec", {}), deployment)
+        for platform in platforms:
+            json_format.ParseDict(platform, pipeline_spec_pb2.PlatformSpec())
+    except (yaml.YAMLError, ValueError, AttributeError, json_format.ParseError) as error:
+        raise ValueError(f"{path} is not a compiled pipeline: {error}") from error
+    try:
+        _check_platforms(platforms)
+        return _read(spec)
+    except _UnknownError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+class _UnknownError(Exception):
+    """Names a construct that can't be played."""
+
+
+def _read(spec: dict[str, Any]) -> CompiledPipeline:
+    _know(
+        "the pipeline",
+        spec,
+        {"pipelineInfo", "schemaVersion", "sdkVersion", "root"}
+        | {"components", "deploymentSpec", "defaultPipelineRoot"},
+    )
+    version = spec.get("schemaVersion")
+    if version != _SCHEMA_VERSION:
+        raise _UnknownError(f"schemaVersion must be {_SCHEMA_VERSION}, got {version!r}")
+    _know("root", spec["root"], {"dag", "inputDefinitions"})
+    _know("root.inputDefinitions", spec["root"].get("inputDefinitions", {}), {"parameters"})
+    dag = spec["root"]["dag"]
+    _know("root.dag", dag, {"tasks"})
+    tasks = {name: _read_task(name, task, spec) for name, task in dag["tasks"].items()}
+    needs = {name: _needs(task, dag["tasks"][name]) for name, task in tasks.items()}
+    missing = {need for names in needs.values() for need in names} - set(tasks)
+    if missing:
+        raise _UnknownError(f"tasks depend on {sorted(missing)}, which are no tasks")
+    return CompiledPipeline(
+        name=spec["pipelineInfo"]["name"],
+        root=spec.get("defaultPipelineRoot", ""),
+        parameters=spec["root"].get("inputDefinitions", {}).get("parameters", {}),
+        tasks=[tasks[name] for name in TopologicalSorter(needs).static_order()],
+    )
+
+
+def _needs(task: CompiledTask, compiled: dict[str, Any]) -> list[str]:
+    sources = task.inputs.get("artifacts", {}).values()
+    producers = {source["taskOutputArtifact"]["producerTask"] for source in sources}
+    return sorted(producers | set(compiled.get("dependentTasks", [])))
+
+
+def _read_task(name: str, task: dict[str, Any], spec: dict[str, Any]) -> CompiledTask:
+    where = f"task {name}"
+    played = {"componentRef", "dependentTasks", "inputs", "taskInfo"}
+    # Each task is run once, and no task's output is taken from another run.
+    without_effect = {"cachingOptions", "retryPolicy"}
+    _know(where, task, played | without_effect)
+    inputs = task.get("inputs", {})
+    _know(f"{where}: inputs", inputs, {"artifacts", "parameters"})
+    for key, source in inputs.get("artifacts", {}).items():
+        _know(f"{where}: inputs.artifacts.{key}", source, {"taskOutputArtifact"})
+    for key, source in inputs.get("parameters", {}).items():
+        _know(
+            f"{where}: inputs.parameters.{key}",
+            source,
+            {"runtimeValue", "componentInputParameter"},
+        )
+        _know(f"{where}: inputs.parameters.{key}", source.get("runtimeValue", {}), {"constant"})
+    component = spec["components"][task["componentRef"]["name"]]
+    _know(where, component, {"executorLabel", "inputDefinitions", "outputDefinitions"})
+    _know(f"{where}: outputs", component.get("outputDefinitions", {}), {"artifacts"})
+    executor = spec["deploymentSpec"]["executors"][component["executorLabel"]]
+    _check_executor(where, executor)
+    return CompiledTask(name, inputs, component, executor)
+
+
+def _check_executor(where: str, executor: dict[str, Any]) -> None:
+    _know(where, executor, {"container", "importer"})
+    container, importer = executor.get("container", {}), executor.get("importer", {})
+    _know(f"{where}: container", container, {"image", "command", "args", "env", "resources"})
+    _know(f"{where}: importer", importer, {"artifactUri", "typeSchema", "metadata", "reimport"})
+    _know(f"{where}: importer.artifactUri", importer.get("artifactUri", {}), {"constant"})
+    for argument in [*container.get("command", []), *container.get("args", [])]:
+        if "{{$" in argument.replace("{{$}}", ""):
+            raise _UnknownError(f"{where}: placeholder {argument} is not known to the simulator")
+
+
+def _check_platforms(platforms: list[dict[str, Any]]) -> None:
+    # A volume is a folder here, and secrets are for real buckets.
+    known = {"pvcMount", "emptyDirMounts", "secretAsEnv"}
+    for document in platforms:
+        _know("platforms", document["platforms"], {"kubernetes"})
+        kubernetes = document["platforms"]["kubernetes"]
+        _know("platforms.kubernetes", kubernetes, {"deploymentSpec"})
+        for label, executor in kubernetes["deploymentSpec"]["executors"].items():
+            _know(f"platforms.kubernetes: {label}", executor, known)
+
+
+def _know(where: str, message: dict[str, Any], known: set[str]) -> None:
+    unknown = sorted(set(message) - known)
+    if unknown:
+        raise _UnknownError(f"{where}: {', '.join(unknown)} is not known to the simulator")

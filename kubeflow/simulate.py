@@ -1,0 +1,252 @@
+"""Runs a compiled pipeline on this machine, task by task, as Kubeflow's driver and launcher would.
+
+The buckets and the volume are a folder. Each task runs its container's real command, in a process
+of its own, with this Python in place of the image's. What is played stands in the repository
+kubeflow/pipelines, below backend/src/v2: driver/container.go gives a task its inputs and where its
+outputs go, component/launcher_v2.go runs it, and an artifact's properties reach the next task as
+metadata/converter.go has them.
+"""
+
+import dataclasses
+import itertools
+import json
+import os
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from google.protobuf import json_format
+from kfp.pipeline_spec import pipeline_spec_pb2
+
+from kubeflow.compiled import CompiledPipeline, CompiledTask
+from kubeflow.mirror import VARIABLE, Mirror
+from pipeline.kubeflow_config import check_bucket
+
+# Of a failed task's log.
+_LAST_LINES = 30
+
+
+@dataclasses.dataclass(frozen=True)
+class FinishedTask:
+    """Says what a task came to.
+
+    Args:
+        name: Its name.
+        seconds: How long it ran.
+        outputs: Its artifacts, each with `uri` and `metadata`.
+    """
+
+    name: str
+    seconds: float
+    outputs: dict[str, dict[str, Any]]
+
+
+class TaskError(RuntimeError):
+    """A task has failed."""
+
+
+def simulate(
+    pipeline: CompiledPipeline,
+    folder: str | os.PathLike[str],
+    parameters: Mapping[str, str] | None = None,
+    pipeline_root: str = "",
+) -> Iterator[FinishedTask]:
+    """Runs the tasks in turn and yields each when it has ended.
+
+    Args:
+        pipeline: What `read_compiled` gave.
+        folder: The folder that stands for the buckets, `<folder>/s3/<bucket>/...` and so on, and
+            for the volume, `<folder>/workspace`. The tasks' logs are in `<folder>/logs`.
+        parameters: The run's, as text; the defaults for those that are not given.
+        pipeline_root: The bucket's folder for artifacts; the one in the file when not given.
+
+    Raises:
+        ValueError: A parameter is unknown or no value of its type, or there is no pipeline root.
+        TaskError: A task failed; the message has its log's end. None runs after it.
+    """
+    root = pipeline_root or pipeline.root
+    check_bucket("pipeline root", root)
+    values = _read_parameters(pipeline, parameters or {})
+    folder = Path(folder).resolve()
+    run_name = f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}"
+    base = f"{root.rstrip('/')}/{pipeline.name}/{run_name}"
+    artifacts: dict[tuple[str, str], dict[str, Any]] = {}
+    numbers = itertools.count(1)
+    for task in pipeline.tasks:
+        begin = time.perf_counter()
+        if "importer" in task.executor:
+            outputs = _import(task)
+        else:
+            outputs = _run(task, folder / "logs" / run_name, base, values, artifacts, folder)
+        for key, artifact in outputs.items():
+            metadata = _through_the_metadata_store(artifact.get("metadata", {}))
+            artifacts[task.name, key] = {
+                "name": str(next(numbers)),
+                "uri": artifact["uri"],
+                "metadata": metadata | {"display_name": key},
+            }
+        yield FinishedTask(task.name, time.perf_counter() - begin, outputs)
+
+
+def _read_parameters(pipeline: CompiledPipeline, given: Mapping[str, str]) -> dict[str, Any]:
+    for name in given:
+        if name not in pipeline.parameters:
+            known = ", ".join(sorted(pipeline.parameters))
+            raise ValueError(f"parameter {name!r} must be one of {known}")
+    values = {}
+    for name, definition in pipeline.parameters.items():
+        if name in given:
+            values[name] = _parse(name, given[name], definition["parameterType"])
+        elif "defaultValue" in definition:
+            values[name] = definition["defaultValue"]
+        else:
+            raise ValueError(f"parameter {name!r} has no default and must be given")
+    return values
+
+
+def _parse(name: str, text: str, kind: str) -> Any:
+    try:
+        if kind == "STRING":
+            return text
+        if kind == "BOOLEAN":
+            return {"true": True, "false": False}[text]
+        return {"NUMBER_INTEGER": int, "NUMBER_DOUBLE": float}[kind](text)
+    except (ValueError, KeyError) as error:
+        raise ValueError(f"parameter {name} must be a {kind}, got {text!r}") from error
+
+
+def _import(task: CompiledTask) -> dict[str, dict[str, Any]]:
+    (key,) = task.component["outputDefinitions"]["artifacts"]
+    importer = task.executor["importer"]
+    uri = importer["artifactUri"]["constant"]
+    return {key: {"uri": uri, "metadata": importer.get("metadata", {})}}
+
+
+def _run(
+    task: CompiledTask,
+    logs: Path,
+    base: str,
+    values: dict[str, Any],
+    artifacts: dict[tuple[str, str], dict[str, Any]],
+    folder: Path,
+) -> dict[str, dict[str, Any]]:
+    """Runs a container's command and returns its outputs."""
+    # In a pod this folder is the task's own.
+    own = logs / task.name
+    own.mkdir(parents=True)
+    executor_input = _executor_input(task, base, values, artifacts, str(own / "output.json"))
+    mirror = Mirror(str(folder), is_all=True)
+    for outputs in executor_input["outputs"]["artifacts"].values():
+        for artifact in outputs["artifacts"]:
+            Path(mirror.to_path(artifact["uri"])).parent.mkdir(parents=True, exist_ok=True)
+    container = task.executor["container"]
+    command = [*container["command"], *container.get("args", [])]
+    command = [text.replace("{{$}}", json.dumps(executor_input)) for text in command]
+    if command[0] == "python":
+        command[0] = sys.executable
+    log = own / "log.txt"
+    with log.open("w") as file:
+        status = subprocess.run(
+            command,
+            cwd=own,
+            env=_environment(container, folder),
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            check=False,
+        ).returncode
+    if status:
+        last_lines = "\n".join(log.read_text(errors="replace").splitlines()[-_LAST_LINES:])
+        raise TaskError(
+            f"{task.name} ended with exit code {status}; its log {log} ends:\n{last_lines}"
+        )
+    return _read_outputs(executor_input)
+
+
+def _environment(container: dict[str, Any], folder: Path) -> dict[str, str]:
+    # The image has our packages installed; here they are where this file is.
+    ours = str(Path(__file__).parent.parent)
+    path = os.pathsep.join(filter(None, [ours, os.environ.get("PYTHONPATH")]))
+    own = {variable["name"]: variable["value"] for variable in container.get("env", [])}
+    return os.environ | own | {"PYTHONPATH": path, VARIABLE: str(folder)}
+
+
+def _executor_input(
+    task: CompiledTask,
+    base: str,
+    values: dict[str, Any],
+    artifacts: dict[tuple[str, str], dict[str, Any]],
+    output_file: str,
+) -> dict[str, Any]:
+    """Returns what the driver hands to the launcher; input artifacts have no type there."""
+    parameters, inputs = {}, {}
+    for key, source in task.inputs.get("parameters", {}).items():
+        if "componentInputParameter" in source:
+            parameters[key] = values[source["componentInputParameter"]]
+        else:
+            parameters[key] = source["runtimeValue"]["constant"]
+    for key, source in task.inputs.get("artifacts", {}).items():
+        output = source["taskOutputArtifact"]
+        artifact = artifacts[output["producerTask"], output["outputArtifactKey"]]
+        inputs[key] = {"artifacts": [artifact]}
+    unique = uuid.uuid4().hex
+    outputs = {
+        key: {
+            "artifacts": [
+                {
+                    "uri": f"{base}/{task.name}/{unique}/{key}",
+                    "type": definition["artifactType"],
+                    "metadata": definition.get("metadata", {}),
+                }
+            ]
+        }
+        for key, definition in task.component["outputDefinitions"]["artifacts"].items()
+    }
+    described = {
+        "inputs": {"parameterValues": parameters, "artifacts": inputs},
+        "outputs": {"artifacts": outputs, "outputFile": output_file},
+    }
+    # Through the message: what it does not know is an error, and numbers become what JSON has.
+    message = json_format.ParseDict(described, pipeline_spec_pb2.ExecutorInput())
+    return json_format.MessageToDict(message)
+
+
+def _read_outputs(executor_input: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Returns the task's artifacts, with what it wrote about them to the output file, if any."""
+    path = Path(executor_input["outputs"]["outputFile"])
+    output = pipeline_spec_pb2.ExecutorOutput()
+    if path.exists():
+        json_format.Parse(path.read_text(), output)
+    outputs = {}
+    for key, artifacts in executor_input["outputs"]["artifacts"].items():
+        (artifact,) = artifacts["artifacts"]
+        written = json_format.MessageToDict(output.artifacts[key])
+        (said,) = written.get("artifacts", [{}])
+        outputs[key] = {
+            "uri": said.get("uri", artifact["uri"]),
+            "metadata": artifact.get("metadata", {}) | said.get("metadata", {}),
+        }
+    return outputs
+
+
+def _through_the_metadata_store(metadata: dict[str, Any]) -> dict[str, Any]:
+    """Returns an artifact's properties as the next task gets them.
+
+    Raises:
+        ValueError: There is a null, which the backend refuses.
+    """
+    stored: dict[str, Any] = {}
+    for key, value in metadata.items():
+        if value is None:
+            raise ValueError(f"property {key} is null, which Kubeflow's metadata can't hold")
+        if isinstance(value, bool):
+            value = int(value)
+        elif isinstance(value, list):
+            value = {"list": value}
+        elif isinstance(value, dict):
+            value = {"struct": value}
+        stored[key] = value
+    return stored
