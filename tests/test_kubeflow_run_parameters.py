@@ -26,7 +26,7 @@ def evaluator(max_perplexity: float, min_improvement: float) -> dict[str, Any]:
 
 
 def test_the_steps_reach_the_trainer_in_both_places():
-    properties = {
+    properties: dict[str, Any] = {
         "custom_config": '{"training": {"steps": 5, "seed": 3}, "stride": 8}',
         "train_args": '{"num_steps": 5, "splits": ["train"]}',
         "training_steps": 70.0,  # as JSON in a Struct has it
