@@ -6,9 +6,11 @@ import os
 from pathlib import Path
 from typing import Any
 
+from data.corpora import CORPORA
+from data.prepare import prepare
 from kubeflow import buckets
 from kubeflow.mirror import Mirror
-from pipeline.kubeflow_config import is_in_bucket
+from pipeline.kubeflow_config import WORKSPACE
 
 
 def resolve_data(driver: str, task: dict[str, Any], data_root: str, mirror: Mirror) -> str:
@@ -18,7 +20,7 @@ def resolve_data(driver: str, task: dict[str, Any], data_root: str, mirror: Mirr
         driver: The class's dotted path.
         task: The ExecutorInput, whose parameters and output artifact it changes.
         data_root: The data's folder as it was given. From a bucket only those files are downloaded
-            that the driver chose.
+            that the driver chose. A corpus that we know is fetched if it is not there yet.
         mirror: Says where the data is.
 
     Raises:
@@ -27,7 +29,10 @@ def resolve_data(driver: str, task: dict[str, Any], data_root: str, mirror: Mirr
     properties = task["inputs"]["parameterValues"]
     folder = Path(properties["input_base"])
     files: dict[str, Any] = {}
-    if is_in_bucket(data_root) and not mirror.is_all:
+    corpus = data_root.removeprefix(f"{WORKSPACE}/data/")  # PipelineConfig.data_folder
+    if corpus in CORPORA:
+        prepare(corpus, folder)
+    if mirror.is_copy(data_root):
         files = buckets.stand_in(data_root, folder)
         if not files:
             raise ValueError(f"data_root {data_root!r} holds no files")

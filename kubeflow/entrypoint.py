@@ -8,6 +8,7 @@ and keeps buckets' contents in folders.
 """
 
 import argparse
+import dataclasses
 import json
 import logging
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from kubeflow import buckets, exchange, new_data
 from kubeflow.data_driver import resolve_data
 from kubeflow.mirror import Mirror, find_texts, map_texts
 from kubeflow.run_parameters import apply_run_parameters
+from pipeline.kubeflow_config import is_in_bucket
 
 _log = logging.getLogger(__name__)
 
@@ -36,6 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--json_serialized_invocation_args", required=True)
     parser.add_argument("--json_serialized_inputs_spec_args", required=True)
     parser.add_argument("--driver_class_path", help="the example generator's")
+    parser.add_argument(
+        "--keep_gs_uris", action="store_true", help="for Beam's workers on other machines"
+    )
     options, beam_arguments = parser.parse_known_args(arguments)
     absl_logging.use_absl_handler()
     absl_logging.set_verbosity(absl_logging.INFO)
@@ -63,9 +68,10 @@ def run_task(options: argparse.Namespace, beam_arguments: list[str], mirror: Mir
     serving_base = given.pop("serving_folder", "") if options.driver_class_path else ""
     apply_run_parameters(given)
     exchange.fetch(given, mirror)
-    local = map_texts(task, mirror.to_path)
+    seen = dataclasses.replace(mirror, keeps_gs=options.keep_gs_uris and not mirror.is_all)
+    local = map_texts(task, seen.to_path)
     if options.driver_class_path:
-        found = resolve_data(options.driver_class_path, local, given["input_base"], mirror)
+        found = resolve_data(options.driver_class_path, local, given["input_base"], seen)
         passed_on = {new_data.DATA_VERSION: json.dumps({"data": found, "pipeline": digest})}
         if skip and new_data.read_last_data(serving_base, mirror) == passed_on["data_version"]:
             _end_early(task, mirror, passed_on | {new_data.NO_NEW_DATA: "true"})
@@ -93,7 +99,8 @@ def _make_folders(task: dict[str, Any]) -> None:
     """Makes each output's folder, as TFX's own runners do; the launcher makes its parent only."""
     for artifacts in task["outputs"].get("artifacts", {}).values():
         for artifact in artifacts["artifacts"]:
-            Path(artifact["uri"]).mkdir(parents=True, exist_ok=True)
+            if not is_in_bucket(artifact["uri"]):
+                Path(artifact["uri"]).mkdir(parents=True, exist_ok=True)
 
 
 def _run_executor(options: argparse.Namespace, beam_arguments: list[str]) -> None:

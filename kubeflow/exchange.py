@@ -9,7 +9,6 @@ from typing import Any
 
 from kubeflow import buckets
 from kubeflow.mirror import Mirror, find_texts
-from pipeline.kubeflow_config import is_in_bucket
 
 
 def fetch(properties: dict[str, Any], mirror: Mirror) -> None:
@@ -28,7 +27,7 @@ def fetch(properties: dict[str, Any], mirror: Mirror) -> None:
 
     settings = dict(find_texts(properties))
     for key, uri in settings.items():
-        if mirror.is_all or not is_in_bucket(uri) or key == "input_base":
+        if key == "input_base" or not mirror.is_copy(uri):
             continue
         path = Path(mirror.to_path(uri))
         if key == "serving_folder":
@@ -48,7 +47,7 @@ def fetch(properties: dict[str, Any], mirror: Mirror) -> None:
 def bring_back(properties: dict[str, Any], mirror: Mirror) -> None:
     """Uploads the versions that the pusher wrote."""
     for key, uri in find_texts(properties):
-        if key == "base_directory" and is_in_bucket(uri) and not mirror.is_all:
+        if key == "base_directory" and mirror.is_copy(uri):
             base = Path(mirror.to_path(uri))
             # Those that were there before are empty folders here.
             for model in base.glob(f"*/{buckets.MODEL_FILE}"):

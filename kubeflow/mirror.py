@@ -12,7 +12,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from pipeline.kubeflow_config import MIRRORS, WORKSPACE
+from pipeline.kubeflow_config import MIRRORS, WORKSPACE, is_in_bucket
 
 # Names a folder that stands for all buckets and for the volume, as in `gpt2-tfx kubeflow simulate`.
 VARIABLE = "GPT2_TFX_BUCKETS"
@@ -30,10 +30,12 @@ class Mirror:
         root: The folder below which the mirrors lie, without a slash at its end.
         is_all: Whether there are no buckets behind it: nothing needs to be copied, and the volume
             lies below `root` too.
+        keeps_gs: Whether gs:// stays as it is, which TensorFlow and Beam open.
     """
 
     root: str = ""
     is_all: bool = False
+    keeps_gs: bool = False
 
     @classmethod
     def of_this_process(cls) -> "Mirror":
@@ -43,6 +45,8 @@ class Mirror:
 
     def to_path(self, text: str) -> str:
         """Returns the path that stands for a URI; any other text as it is."""
+        if self.keeps_gs and text.startswith("gs://"):
+            return text
         for scheme, folder in MIRRORS.items():
             if text.startswith(scheme):
                 return self.root + folder + text.removeprefix(scheme)
@@ -52,6 +56,10 @@ class Mirror:
         if self.is_all and (text + "/").startswith(WORKSPACE + "/"):
             return self.root + text
         return text
+
+    def is_copy(self, text: str) -> bool:
+        """Returns whether a text is a URI of which there is a copy here, to be made first."""
+        return is_in_bucket(text) and not self.is_all and self.to_path(text) != text
 
     def to_uri(self, text: str) -> str:
         """Returns the URI that `to_path` made this path of; any other text as it is."""

@@ -10,7 +10,6 @@ from typing import Any
 
 from kubeflow import buckets
 from kubeflow.mirror import Mirror
-from pipeline.kubeflow_config import is_in_bucket
 
 # Of artifacts: the data that it was made of, in the end; and that there was none to make it of.
 DATA_VERSION, NO_NEW_DATA = "data_version", "no_new_data"
@@ -33,7 +32,7 @@ def read_inherited(task: dict[str, Any]) -> dict[str, Any]:
 
 def read_last_data(serving_base: str, mirror: Mirror) -> str | None:
     """Returns the data's version in the last run that reached its end; None without one."""
-    if is_in_bucket(serving_base) and not mirror.is_all:
+    if mirror.is_copy(serving_base):
         return buckets.read_text(_file(serving_base))
     path = Path(mirror.to_path(_file(serving_base)))
     return path.read_text() if path.is_file() else None
@@ -41,7 +40,7 @@ def read_last_data(serving_base: str, mirror: Mirror) -> str | None:
 
 def write_last_data(serving_base: str, mirror: Mirror, data_version: str) -> None:
     """Has the next run know that this data was used, whether its model was pushed or not."""
-    if is_in_bucket(serving_base) and not mirror.is_all:
+    if mirror.is_copy(serving_base):
         buckets.write_text(_file(serving_base), data_version)
         return
     path = Path(mirror.to_path(_file(serving_base)))

@@ -16,6 +16,7 @@ from typing import Any
 
 import yaml
 from tfx.dsl.components.base.base_component import BaseComponent
+from tfx.dsl.components.base.executor_spec import BeamExecutorSpec
 from tfx.orchestration.kubeflow.v2.kubeflow_v2_dag_runner import (
     KubeflowV2DagRunner,
     KubeflowV2DagRunnerConfig,
@@ -34,6 +35,9 @@ from pipeline.kubeflow_config import WORKSPACE, KubeflowConfig, check_bucket, is
 COMMAND = ["python", "-m", "kubeflow.entrypoint"]
 
 _EXAMPLE_GEN = "CorpusExampleGen"
+
+# Beam's own, whose workers are in the task's pod.
+_DIRECT_RUNNER = "DirectRunner"
 
 # What Kubeflow Pipelines and TFX's runner agree on.
 _PIPELINE_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,127}")
@@ -76,6 +80,8 @@ def compile_pipeline(config: PipelineConfig, image: str, pipeline_root: str) -> 
     )
     spec = runner.run(pipeline, write_out=False)["pipelineSpec"]
     (example_gen,) = (node for node in components if node.id == _EXAMPLE_GEN)
+    if config.beam.runner != _DIRECT_RUNNER:
+        _let_beams_workers_see(spec, components)
     _finish(spec, config, pipeline_root, serving_base, example_gen)
     return [spec, _platform_spec(spec, config.kubeflow)]
 
@@ -116,6 +122,14 @@ def _check(config: PipelineConfig, image: str, pipeline_root: str) -> None:
                 f"{field} must be a bucket's URI or a path from the root on Kubeflow, such as "
                 f"{WORKSPACE}/..., got {path!r}"
             )
+    if config.beam.runner != _DIRECT_RUNNER:
+        # A folder of the pod's is not theirs, and gs:// is the one scheme that TensorFlow opens.
+        for field, path in (("pipeline root", pipeline_root), ("data.path", config.data.path)):
+            if not (path or "").startswith("gs://"):
+                raise ValueError(
+                    f"{field} must be gs://BUCKET/..., for {config.beam.runner}'s workers to see "
+                    f"it, got {path!r}"
+                )
 
 
 def _check_resources(config: KubeflowConfig, components: list[BaseComponent]) -> None:
@@ -193,6 +207,13 @@ def _without_our_paths(value: Any) -> Any:
     if isinstance(value, str) and (value == folder or value.startswith(folder + os.sep)):
         return f"{PACKAGE}data{value[len(folder) :]}"
     return value
+
+
+def _let_beams_workers_see(spec: dict[str, Any], components: list[BaseComponent]) -> None:
+    """Has what runs on Beam work in the bucket itself, not in the pod's mirror of it."""
+    for node in components:
+        if isinstance(node.executor_spec, BeamExecutorSpec):
+            _container(spec, node.id)["args"].append("--keep_gs_uris")
 
 
 def _run_the_driver_in_the_pod(spec: dict[str, Any], example_gen: BaseComponent) -> None:

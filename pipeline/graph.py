@@ -4,6 +4,7 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from importlib import resources
+from typing import Any
 
 from tfx import v1 as tfx
 from tfx.dsl.components.base.base_component import BaseComponent
@@ -40,7 +41,10 @@ def create_pipeline(config: PipelineConfig) -> tfx_pipeline.Pipeline:
 
 
 def create_components(
-    config: PipelineConfig, serving_base: str, start_files: Sequence[str]
+    config: PipelineConfig,
+    serving_base: str,
+    start_files: Sequence[str],
+    job: dict[str, Any] | None = None,
 ) -> list[BaseComponent]:
     """Returns the one chain of components that every runner runs.
 
@@ -49,11 +53,13 @@ def create_components(
         serving_base: The served model's folder, with its versions.
         start_files: What `list_start_files` says about the weights to start from; part of the
             cache's key.
+        job: Where several pods are to train in place of the Trainer's own process, what
+            `components.trainer.run_fn` is told about them.
     """
     example_gen, statistics_gen, schema_gen, example_validator = _read_data(config)
     transform = _transform(example_gen, schema_gen)
     transform.add_upstream_node(example_validator)
-    trainer = _trainer(config, transform, serving_base, start_files)
+    trainer = _trainer(config, transform, serving_base, start_files, job)
     return [
         example_gen,
         statistics_gen,
@@ -105,6 +111,7 @@ def _trainer(
     transform: BaseComponent,
     serving_base: str,
     start_files: Sequence[str],
+    job: dict[str, Any] | None,
 ) -> BaseComponent:
     return tfx.components.Trainer(
         run_fn="components.trainer.run_fn",
@@ -122,6 +129,7 @@ def _trainer(
             "serving_folder": serving_base,
             "checkpoints": config.checkpoints,
             "code": code_digest(),
+            **({} if job is None else {"job": job}),
         },
     )
 

@@ -31,6 +31,7 @@ class Recorder(BaseExecutor):
             Path(artifact.uri, "seen.json").write_text(json.dumps(seen))
             artifact.set_string_custom_property("pushed_destination", f"{artifact.uri}/7")
             artifact.set_int_custom_property("blessed", 1)
+            _ = artifact.mlmd_artifact.custom_properties["unset"]  # is there by being looked at
 
 
 def _files(folder: str) -> dict[str, str]:

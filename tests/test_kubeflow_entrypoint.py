@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from kubeflow import data_driver
 from kubeflow.entrypoint import add_types, run_task
 from kubeflow.mirror import Mirror
 from pipeline.kubeflow_config import MIRRORS
@@ -64,6 +65,7 @@ def run(
         json_serialized_invocation_args=json.dumps(task),
         json_serialized_inputs_spec_args=json.dumps(spec),
         driver_class_path=driver,
+        keep_gs_uris=False,
     )
     run_task(options, [], mirror)
     (written,) = json.loads((folder / "kfp" / "output.json").read_text())["artifacts"].values()
@@ -104,7 +106,7 @@ def test_the_executor_gets_paths_and_the_launcher_uris(mirror, tmp_path):
     assert artifact["uri"] == f"{RUN}/Task/1/out"
     assert artifact["metadata"]["pushed_destination"] == f"{RUN}/Task/1/out/7"
     assert artifact["metadata"]["blessed"] == 1
-    assert None not in artifact["metadata"].values()
+    assert "unset" not in artifact["metadata"]  # which TFX writes as null
 
 
 def test_the_datas_version_goes_from_input_to_output_and_in_the_end_beside_the_model(
@@ -170,6 +172,20 @@ def test_a_run_can_ask_for_another_span(mirror, bucket, tmp_path):
     put_spans(bucket)
     assert generate(mirror, tmp_path, span=9.0)["metadata"]["span"] == 9
     assert seen(mirror)["data"] == {"span-9/a.txt": "9a", "span-9/b.txt": "9b"}
+
+
+def test_a_corpus_that_we_know_is_fetched_to_the_workspace_first(tmp_path, monkeypatch):
+    def fetch(corpus: str, folder: Path) -> None:
+        folder.mkdir(parents=True)
+        (folder / "play.txt").write_text(f"{corpus}'s text")
+
+    monkeypatch.setattr(data_driver, "prepare", fetch)
+    mirror = Mirror(str(tmp_path / "pod"), is_all=True)
+    splits = '{"splits": [{"name": "corpus", "pattern": "*"}]}'
+    data = "/workspace/data/shakespeare"
+    generate(mirror, tmp_path, input_base=data, input_config=splits, serving_folder="/workspace/s")
+    assert seen(mirror)["properties"]["input_base"] == f"{mirror.root}{data}"
+    assert seen(mirror)["data"] == {"play.txt": "shakespeare's text"}
 
 
 def test_an_empty_data_folder_is_an_error(mirror, tmp_path):

@@ -22,6 +22,21 @@ def test_the_paths_are_those_of_the_launcher_and_lead_back(uri, path):
     assert (FOLDER.to_path(uri), FOLDER.to_uri(f"/tmp/all{path}")) == (f"/tmp/all{path}", uri)
 
 
+def test_gs_stays_where_beams_workers_are_elsewhere():
+    mirror = Mirror(keeps_gs=True)
+    assert mirror.to_path("gs://bucket/a") == mirror.to_uri("gs://bucket/a") == "gs://bucket/a"
+    assert mirror.to_path("s3://bucket/a") == "/s3/bucket/a"
+
+
+@pytest.mark.parametrize(
+    ("mirror", "copied"),
+    [(POD, {"gs", "s3", "minio"}), (FOLDER, set()), (Mirror(keeps_gs=True), {"s3", "minio"})],
+)
+def test_a_copy_is_made_of_what_is_in_a_bucket_and_not_here(mirror, copied):
+    texts = ["gs://b/x", "s3://b/x", "minio://b/x", "/workspace/x", "scratch", "package:data"]
+    assert {text.partition(":")[0] for text in texts if mirror.is_copy(text)} == copied
+
+
 def test_the_volume_is_below_the_folder_that_stands_for_everything():
     for name in ("", "/x/y"):
         assert POD.to_path(f"/workspace{name}") == f"/workspace{name}"

@@ -228,6 +228,17 @@ def test_models_are_pushed_to_where_they_outlive_their_pod(overrides, serving):
     )
 
 
+def test_beams_workers_elsewhere_read_and_write_the_bucket_itself(tiny):
+    config = load_config("tiny", ["data={path: gs://bucket/texts}", "beam={runner: FlinkRunner}"])
+    pipeline, _ = compile_pipeline(config, IMAGE, "gs://bucket/pipelines")
+    on_beam = {"CorpusExampleGen", "StatisticsGen", "Transform", "Evaluator"}
+    for compiled, expected in ((pipeline, on_beam), (tiny, set())):
+        keeping = {
+            task for task in TASKS if "--keep_gs_uris" in container_of(compiled, task)["args"]
+        }
+        assert keeping == expected
+
+
 def test_another_configuration_has_another_digest_and_the_same_one_the_same(tiny):
     def digest(pipeline: dict[str, Any]) -> str:
         return parameter_of(pipeline, "CorpusExampleGen", "pipeline_digest")
@@ -250,6 +261,13 @@ def test_another_configuration_has_another_digest_and_the_same_one_the_same(tiny
         (IMAGE, ROOT, ["name=My_Run"], "name must be lower-case letters, .* got 'My_Run'"),
         (IMAGE, ROOT, ["serving.infra_validator=true"], "serving.infra_validator must be false"),
         (IMAGE, ROOT, ["start=my/weights"], "start must be a bucket's URI or a path from the root"),
+        (IMAGE, ROOT, ["beam={runner: FlinkRunner}"], "pipeline root must be gs://BUCKET/.*, for"),
+        (
+            IMAGE,
+            "gs://bucket/x",
+            ["beam={runner: FlinkRunner}"],
+            "data.path must be gs://BUCKET/..., for FlinkRunner's workers to see it, got None",
+        ),
         (IMAGE, ROOT, ["data={path: my/texts}"], "data.path must be a bucket's URI or a path"),
         (
             IMAGE,

@@ -142,6 +142,7 @@ def test_a_later_task_gets_the_artifact_without_its_type_and_with_stored_propert
             "struct": {"struct": {"a": "b"}},
         },
     }
+    assert model["metadata"]["flag"] is not True
 
 
 def test_two_runs_write_to_folders_of_their_own(tmp_path):
