@@ -51,6 +51,7 @@ setup(
             "mypy>=1.15",
             "pytest>=8.3",
             "pytest-timeout>=2.3",
+            "pytest-xdist>=3.6",
             "ruff>=0.11",
             "types-protobuf>=6,<8",
             "types-PyYAML",
