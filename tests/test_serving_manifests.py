@@ -88,7 +88,7 @@ def test_selectors_ports_and_volumes_are_those_of_the_pods(serving):
 )
 def test_a_disagreement_is_found(serving, kind, path, value):
     *places, last = [int(key) if key.isdigit() else key for key in path.split(".")]
-    place = manifests.one(serving, kind)
+    place: Any = manifests.one(serving, kind)
     for key in places:
         place = place[key]
     place[last] = value
@@ -223,7 +223,7 @@ def test_prometheus_is_told_where_the_server_has_its_figures(serving, server):
     assert annotations["prometheus.io/port"] == manifests.flags(server)["rest_api_port"]
 
 
-def test_the_tasks_may_do_what_our_code_calls_and_are_bound_to_it():
+def test_the_tasks_may_do_what_our_code_calls_and_no_more():
     role, binding = manifests.read(FOLDER / "rbac.yaml")
     assert binding["roleRef"]["name"] == role["metadata"]["name"]
     namespaces = {role["metadata"]["namespace"], binding["metadata"]["namespace"]}
@@ -236,11 +236,18 @@ def test_the_tasks_may_do_what_our_code_calls_and_are_bound_to_it():
     }
     verbs = {"read": "get", "replace": "update"}
     names = {"pod_log": "pods/log"}
-    code = [*(ROOT / "components").glob("*.py"), *(ROOT / "kubeflow").glob("*.py")]
-    for file in code:
-        for verb, name in re.findall(r"\.([a-z]+)_namespaced_(\w+)", file.read_text()):
-            assert (verbs.get(verb, verb), names.get(name, f"{name}s")) in allowed, file
-    assert not {"*", "secrets"} & {resource for _, resource in allowed}
+    text = "".join(
+        file.read_text()
+        for folder in ("components", "kubeflow")
+        for file in (ROOT / folder).glob("*.py")
+    )
+    called = {
+        (verbs.get(verb, verb), names.get(name, f"{name}s"))
+        for verb, name in re.findall(r"\.([a-z]+)_namespaced_(\w+)", text)
+    }
+    if not called:
+        pytest.skip("nothing of ours calls Kubernetes")
+    assert called == allowed
 
 
 def test_the_volumes_owner_is_the_images_user():
