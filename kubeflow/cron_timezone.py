@@ -1,9 +1,10 @@
 """A cron line that is meant in one time zone, written in the one that a cluster's scheduler keeps.
 
-KFP has no time zone for a schedule: its scheduler reads every cron line in the zone of its own
-environment variable CRON_SCHEDULE_TIMEZONE, UTC if that is not set (kubeflow/pipelines issue 2653),
-and its parser refuses a line that begins with CRON_TZ= or TZ= (robfig/cron issue 148: from version
-2 on; KFP has version 1). So the line itself must be moved, which is exact or an error.
+KFP has no time zone for a schedule: its scheduler reads every cron line in the zone that its own
+environment variable CRON_SCHEDULE_TIMEZONE names (kubeflow/pipelines issue 2653), which comes from
+cronScheduleTimezone in the ConfigMap pipeline-install-config and is UTC unless somebody changed it.
+Its parser refuses a line that begins with CRON_TZ= or TZ= (robfig/cron issue 148: from version 2
+on; KFP has version 1). So the line itself must be moved, which is exact or an error.
 """
 
 import dataclasses
@@ -26,7 +27,7 @@ def in_cluster_time(
     Args:
         cron: The line as it is meant.
         timezone: Where it is meant, such as Europe/Berlin.
-        cluster_timezone: What the scheduler keeps: its CRON_SCHEDULE_TIMEZONE, or UTC.
+        cluster_timezone: What the scheduler keeps.
         now: From when on it must be right; must have a time zone.
 
     Raises:
@@ -43,7 +44,7 @@ def in_cluster_time(
             f"timezone is {timezone!r}, whose clocks {clocks} those of the cluster's scheduler, "
             f"{cluster_timezone!r}: cron {cron.six_fields()[2:]!r} must mean the same instants in "
             f"one line of {cluster_timezone}'s time, and cannot; give it in {cluster_timezone}'s "
-            f"time, or set CRON_SCHEDULE_TIMEZONE of the cluster's ml-pipeline-scheduledworkflow "
+            f"time, or set cronScheduleTimezone in the cluster's ConfigMap pipeline-install-config "
             f"to {timezone} and say so by --cluster-timezone"
         )
     return line

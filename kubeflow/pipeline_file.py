@@ -37,11 +37,12 @@ class Parameter:
 
 @dataclasses.dataclass(frozen=True)
 class PipelineFile:
-    """A file that the backend will accept: its own name for the pipeline, SHA-256, parameters."""
+    """A file that the backend will accept, and what it says."""
 
     path: str
     name: str
     sha256: str
+    pipeline_root: str | None
     parameters: Mapping[str, Parameter]
 
 
@@ -70,8 +71,13 @@ def read_pipeline_file(path: str) -> PipelineFile:
         )
         for name, parameter in spec.root.input_definitions.parameters.items()
     }
-    digest = hashlib.sha256(content).hexdigest()
-    return PipelineFile(path, spec.pipeline_info.name, digest, parameters)
+    return PipelineFile(
+        path=path,
+        name=spec.pipeline_info.name,
+        sha256=hashlib.sha256(content).hexdigest(),
+        pipeline_root=spec.default_pipeline_root or None,
+        parameters=parameters,
+    )
 
 
 def _parsed(path: str, content: bytes) -> Any:

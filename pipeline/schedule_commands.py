@@ -52,8 +52,8 @@ def add_schedule_parsers(commands: Any, common: argparse.ArgumentParser) -> None
         "--cluster-timezone",
         default="UTC",
         metavar="ZONE",
-        help="CRON_SCHEDULE_TIMEZONE of the cluster's ml-pipeline-scheduledworkflow, which KFP "
-        "does not tell; default: UTC, as KFP's own",
+        help="cronScheduleTimezone in the cluster's ConfigMap pipeline-install-config, which KFP's "
+        "API does not tell; default: UTC, as KFP's own",
     )
 
     add("list", _list, "Tell the schedules, also those that were made elsewhere.")
@@ -83,9 +83,8 @@ def _add_submission_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE", help="what `gpt2-tfx kubeflow compile` wrote")
     parser.add_argument(
         "--pipeline-root",
-        required=True,
         metavar="URI",
-        help="gs://, s3:// or minio://, where the artifacts go",
+        help="gs://, s3:// or minio://, where the artifacts go; default: what it was compiled for",
     )
     parser.add_argument(
         "--parameter",
@@ -165,9 +164,13 @@ def _submission(options: argparse.Namespace) -> "Submission":
     from kubeflow.schedule import Submission
 
     pipeline = read_pipeline_file(options.file)
+    # Always told to the cluster: not every version of the backend reads the file's.
+    root = pipeline.pipeline_root if options.pipeline_root is None else options.pipeline_root
+    if root is None:
+        raise ValueError(f"pipeline root must be given: {options.file} has none")
     return Submission(
         pipeline=pipeline,
-        pipeline_root=options.pipeline_root,
+        pipeline_root=root,
         parameters=parameter_values(pipeline, options.parameter),
         experiment=options.experiment,
         service_account=options.service_account,

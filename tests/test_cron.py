@@ -192,7 +192,7 @@ def test_a_line_that_the_cluster_cannot_keep_is_an_error_that_says_what_to_do(
     with pytest.raises(ValueError, match=clocks) as error:
         in_cluster_time(parse_cron(line), timezone, cluster, NOW)
     assert f"timezone is '{timezone}'" in str(error.value)
-    assert "set CRON_SCHEDULE_TIMEZONE of the cluster's" in str(error.value)
+    assert "set cronScheduleTimezone in the cluster's ConfigMap" in str(error.value)
 
 
 @pytest.mark.parametrize(
