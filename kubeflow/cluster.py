@@ -74,11 +74,16 @@ def connect(
     # It warns of each try to connect; the error says it all.
     logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
     credentials = ServiceAccountTokenVolumeCredentials(token_file) if token_file else None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # that it serves KFP 2 only, each time
-        # kfp would look for the API itself in a namespace given here.
-        client = Client(host=host, credentials=credentials, ssl_ca_cert=ca_file)
-    client.get_kfp_healthz()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # that it serves KFP 2 only, each time
+            # kfp would look for the API itself in a namespace given here.
+            client = Client(host=host, credentials=credentials, ssl_ca_cert=ca_file)
+        client.get_kfp_healthz()
+    except ClusterError as error:
+        if host is None:
+            raise ClusterError(f"{error}; --host says where else to look") from error
+        raise
     client.namespace = namespace or client.get_user_namespace() or None
     return client
 

@@ -178,5 +178,5 @@ def _check_days(line: str, cron: Cron) -> None:
             )
     longest = max(_LONGEST_MONTHS[month - 1] for month in cron.month.values)
     if week.is_every and min(days.values) > longest:
-        # robfig/cron gives the year 1 for a time that never comes, and KFP takes it for overdue.
+        # robfig/cron answers with the year 1, which KFP's scheduler takes for a time gone by.
         raise ValueError(f"cron is {line!r}: these months have no day {min(days.values)}")

@@ -158,7 +158,8 @@ def _replace(
        one runs on as if nothing had been asked.
     2. The old one is disabled, 3. the new one enabled: the two are never enabled together, since
        both would train and push the same night. A start that falls due in between is not lost:
-       the scheduler counts from when the new one was made.
+       the scheduler counts from when the new one was made. (One that falls due between 1 and 2, a
+       fraction of a second, comes twice for that reason.)
     4. The old one is deleted, last, so that the name never stands for nothing.
 
     After a failure there are several of the name, one of them enabled at most; whoever says the

@@ -36,25 +36,7 @@ def add_schedule_parsers(commands: Any, common: argparse.ArgumentParser) -> None
         "replaces what it stood for; paused stays paused.",
     )
     _add_submission_options(added)
-    added.add_argument("--name", required=True, help="of the schedule")
-    added.add_argument(
-        "--cron",
-        required=True,
-        metavar='"0 2 * * *"',
-        help="when: minute, hour, day of month, month, day of week",
-    )
-    added.add_argument(
-        "--timezone",
-        metavar="ZONE",
-        help="where that is meant, such as Europe/Berlin; default: the cluster's own",
-    )
-    added.add_argument(
-        "--cluster-timezone",
-        default="UTC",
-        metavar="ZONE",
-        help="cronScheduleTimezone in the cluster's ConfigMap pipeline-install-config, which KFP's "
-        "API does not tell; default: UTC, as KFP's own",
-    )
+    _add_schedule_options(added)
 
     add("list", _list, "Tell the schedules, also those that were made elsewhere.")
     for name, command, description in (
@@ -95,6 +77,28 @@ def _add_submission_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--experiment", help="folder of runs; default: the pipeline's name")
     parser.add_argument("--service-account", metavar="NAME", help="default: the cluster's")
+
+
+def _add_schedule_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--name", required=True, help="of the schedule")
+    parser.add_argument(
+        "--cron",
+        required=True,
+        metavar='"0 2 * * *"',
+        help="when: minute, hour, day of month, month, day of week",
+    )
+    parser.add_argument(
+        "--timezone",
+        metavar="ZONE",
+        help="where that is meant, such as Europe/Berlin; default: the cluster's own",
+    )
+    parser.add_argument(
+        "--cluster-timezone",
+        default="UTC",
+        metavar="ZONE",
+        help="cronScheduleTimezone in the cluster's ConfigMap pipeline-install-config, which KFP's "
+        "API does not tell; default: UTC, as KFP's own",
+    )
 
 
 def _submit(options: argparse.Namespace) -> None:

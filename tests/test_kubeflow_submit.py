@@ -84,6 +84,9 @@ def test_without_a_host_kfps_own_variable_says_where_the_cluster_is(api, host, m
     run("list")
     assert api.requests[-1] == f"GET {API}/recurringruns"
     assert capsys.readouterr().out.startswith("NAME")
+    api.token = "another"
+    with pytest.raises(ClusterError, match=r"answered 401 .*; --host says where else to look"):
+        run("list")
 
 
 def test_without_a_pipeline_root_it_is_the_one_that_the_file_was_compiled_for(
