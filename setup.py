@@ -48,6 +48,8 @@ setup(
             "boto3>=1.28,<2",  # Beam reads and writes s3:// with it
             "kfp>=2.16,<2.17",
             "kfp-pipeline-spec>=2.16,<2.17",
+            "kfp-server-api>=2.16,<3",
+            "urllib3>=2,<3",
             "kubernetes>=26,<27",
         ],
         "dev": [
