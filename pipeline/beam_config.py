@@ -83,6 +83,33 @@ class BeamConfig:
         """Returns Beam's command line."""
         return [*self._own_arguments(), *self.options]
 
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether the workers are on other machines, or in containers, than who submits."""
+        return self.runner != "DirectRunner" and self.environment_type != "LOOPBACK"
+
+    def check_folder(self, name: str, folder: str) -> None:
+        """Raises an error when the workers cannot see a folder that they read or write.
+
+        Args:
+            name: The field that names the folder, for the message.
+            folder: A path or a bucket's URI.
+
+        Raises:
+            ValueError: It is neither what the workers can open from where they are, a gs:// folder,
+                nor, for a worker pool or a process, what a shared volume may hold.
+        """
+        # Of the buckets TensorFlow opens gs:// only, as it loads a model for a worker.
+        if not self.is_elsewhere or folder.startswith("gs://"):
+            return
+        may_be_mounted = self.environment_type in ("EXTERNAL", "PROCESS")
+        if not (may_be_mounted and folder.startswith("/")):
+            or_path = " or an absolute path, on a volume that they mount" if may_be_mounted else ""
+            raise ValueError(
+                f"{name} must be a gs:// folder{or_path}, for {self.runner}'s workers to see it, "
+                f"got {folder!r}"
+            )
+
     def _own_arguments(self) -> list[str]:
         arguments = [f"--runner={self.runner}"]
         if self.runner == "DirectRunner":

@@ -296,6 +296,41 @@ def test_an_image_has_a_tag_or_a_digest(image):
     BeamConfig(**SPARK | {"image": image})
 
 
+@pytest.mark.parametrize(
+    ("fields", "seen", "unseen"),
+    [
+        (DIRECT, ["output", "/data", "gs://bucket/a"], []),
+        (PORTABLE, ["output", "/data", "gs://bucket/a"], []),
+        (FLINK, ["/data", "gs://bucket/a"], ["output", "s3://bucket/a", ""]),
+        (FLINK_REST, ["/data", "gs://bucket/a"], ["output", "minio://bucket/a"]),
+        (SPARK, ["gs://bucket/a"], ["output", "/data", "s3://bucket/a"]),
+        (DATAFLOW, ["gs://bucket/a"], ["output", "/data", "s3://bucket/a"]),
+    ],
+)
+def test_a_folder_that_workers_elsewhere_cannot_see_is_an_error(fields, seen, unseen):
+    config = BeamConfig(**fields)
+    for folder in seen:
+        config.check_folder("output", folder)
+    for folder in unseen:
+        message = f"output must be a gs:// folder.* see it, got {folder!r}$"
+        with pytest.raises(ValueError, match=message):
+            config.check_folder("output", folder)
+
+
+def test_a_run_here_whose_folders_the_engine_cannot_see_ends_before_anything_starts(
+    tmp_path, monkeypatch
+):
+    from pipeline.local_runner import run  # TensorFlow, for this test alone
+
+    monkeypatch.chdir(tmp_path)
+    beam = f"beam={json.dumps(FLINK)}"
+    with pytest.raises(ValueError, match=r"^output must be a gs:// folder or an absolute path"):
+        run(load_config("tiny", [beam]))
+    with pytest.raises(ValueError, match=r"^data\.path must be .* got 'texts'$"):
+        run(load_config("tiny", [beam, "data={path: texts}", f"output={tmp_path}"]))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_further_options_come_last_and_experiments_add_up():
     fields = FLINK | {"options": ["--experiments=one", "--flink_version=1.20"]}
     assert BeamConfig(**fields).arguments()[-2:] == ["--experiments=one", "--flink_version=1.20"]
