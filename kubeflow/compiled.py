@@ -9,7 +9,7 @@ import yaml
 from google.protobuf import json_format
 from kfp.pipeline_spec import pipeline_spec_pb2
 
-_SCHEMA_VERSION = "2.1.0"
+from kubeflow.pipeline_file import read_pipeline_file
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,18 +53,17 @@ def read_compiled(path: str | os.PathLike[str]) -> CompiledPipeline:
         ValueError: The file is no compiled pipeline, or has a construct that can't be played here;
             the message names it and where it stands.
     """
+    path = os.fspath(path)
+    read_pipeline_file(path)
+    with open(path, encoding="utf-8") as file:
+        spec, *platforms = yaml.safe_load_all(file)
     try:
-        with open(path, encoding="utf-8") as file:
-            documents = list(yaml.safe_load_all(file))
-        if not documents or not all(isinstance(document, dict) for document in documents):
-            raise ValueError("its documents must hold keys and values")
-        spec, *platforms = documents
-        json_format.ParseDict(spec, pipeline_spec_pb2.PipelineSpec())
+        # Which is a plain Struct to the message around it.
         deployment = pipeline_spec_pb2.PipelineDeploymentConfig()
         json_format.ParseDict(spec.get("deploymentSpec", {}), deployment)
         for platform in platforms:
             json_format.ParseDict(platform, pipeline_spec_pb2.PlatformSpec())
-    except (yaml.YAMLError, ValueError, AttributeError, json_format.ParseError) as error:
+    except json_format.ParseError as error:
         raise ValueError(f"{path} is not a compiled pipeline: {error}") from error
     try:
         _check_platforms(platforms)
@@ -84,9 +83,6 @@ def _read(spec: dict[str, Any]) -> CompiledPipeline:
         {"pipelineInfo", "schemaVersion", "sdkVersion", "root"}
         | {"components", "deploymentSpec", "defaultPipelineRoot"},
     )
-    version = spec.get("schemaVersion")
-    if version != _SCHEMA_VERSION:
-        raise _UnknownError(f"schemaVersion must be {_SCHEMA_VERSION}, got {version!r}")
     _know("root", spec["root"], {"dag", "inputDefinitions"})
     _know("root.inputDefinitions", spec["root"].get("inputDefinitions", {}), {"parameters"})
     dag = spec["root"]["dag"]

@@ -36,9 +36,6 @@ COMMAND = ["python", "-m", "kubeflow.entrypoint"]
 
 _EXAMPLE_GEN = "CorpusExampleGen"
 
-# Beam's own, whose workers are in the task's pod.
-_DIRECT_RUNNER = "DirectRunner"
-
 # What Kubeflow Pipelines and TFX's runner agree on.
 _PIPELINE_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,127}")
 # github.com/distribution/reference: host:port/path:tag@digest
@@ -60,8 +57,8 @@ def compile_pipeline(config: PipelineConfig, image: str, pipeline_root: str) -> 
         ValueError: The image, the folder, the pipeline's name or a setting is nothing that can run
             on Kubeflow.
     """
-    _check(config, image, pipeline_root)
     config = dataclasses.replace(config, output=WORKSPACE)
+    _check(config, image, pipeline_root)
     serving_base = f"{_serving_folder(config.kubeflow, pipeline_root)}/{config.model_name}"
     # The weights to start from lie on the cluster, where they can't be listed from here.
     components = create_components(config, serving_base, start_files=[])
@@ -80,7 +77,7 @@ def compile_pipeline(config: PipelineConfig, image: str, pipeline_root: str) -> 
     )
     spec = runner.run(pipeline, write_out=False)["pipelineSpec"]
     (example_gen,) = (node for node in components if node.id == _EXAMPLE_GEN)
-    if config.beam.runner != _DIRECT_RUNNER:
+    if config.beam.is_elsewhere:
         _let_beams_workers_see(spec, components)
     _finish(spec, config, pipeline_root, serving_base, example_gen)
     return [spec, _platform_spec(spec, config.kubeflow)]
@@ -122,14 +119,12 @@ def _check(config: PipelineConfig, image: str, pipeline_root: str) -> None:
                 f"{field} must be a bucket's URI or a path from the root on Kubeflow, such as "
                 f"{WORKSPACE}/..., got {path!r}"
             )
-    if config.beam.runner != _DIRECT_RUNNER:
-        # A folder of the pod's is not theirs, and gs:// is the one scheme that TensorFlow opens.
-        for field, path in (("pipeline root", pipeline_root), ("data.path", config.data.path)):
-            if not (path or "").startswith("gs://"):
-                raise ValueError(
-                    f"{field} must be gs://BUCKET/..., for {config.beam.runner}'s workers to see "
-                    f"it, got {path!r}"
-                )
+    if config.beam.environment_type == "LOOPBACK":
+        raise ValueError(
+            "beam.environment_type must not be LOOPBACK on Kubeflow: no engine is in a task's pod"
+        )
+    for field, folder in (("pipeline root", pipeline_root), ("data.path", config.data_folder)):
+        config.beam.check_folder(field, folder)
 
 
 def _check_resources(config: KubeflowConfig, components: list[BaseComponent]) -> None:

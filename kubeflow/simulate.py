@@ -52,7 +52,7 @@ class TaskError(RuntimeError):
 def simulate(
     pipeline: CompiledPipeline,
     folder: str | os.PathLike[str],
-    parameters: Mapping[str, str] | None = None,
+    parameters: Mapping[str, Any] | None = None,
     pipeline_root: str = "",
 ) -> Iterator[FinishedTask]:
     """Runs the tasks in turn and yields each when it has ended.
@@ -61,16 +61,18 @@ def simulate(
         pipeline: What `read_compiled` gave.
         folder: The folder that stands for the buckets, `<folder>/s3/<bucket>/...` and so on, and
             for the volume, `<folder>/workspace`. The tasks' logs are in `<folder>/logs`.
-        parameters: The run's, as text; the defaults for those that are not given.
+        parameters: The run's, see `kubeflow.pipeline_file.parameter_values`; the defaults for those
+            that are not given.
         pipeline_root: The bucket's folder for artifacts; the one in the file when not given.
 
     Raises:
-        ValueError: A parameter is unknown or no value of its type, or there is no pipeline root.
+        ValueError: There is no pipeline root, or none that Kubeflow takes.
         TaskError: A task failed; the message has its log's end. None runs after it.
     """
     root = pipeline_root or pipeline.root
     check_bucket("pipeline root", root)
-    values = _read_parameters(pipeline, parameters or {})
+    defaults = {name: spec.get("defaultValue") for name, spec in pipeline.parameters.items()}
+    values = defaults | dict(parameters or {})
     folder = Path(folder).resolve()
     run_name = f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}"
     base = f"{root.rstrip('/')}/{pipeline.name}/{run_name}"
@@ -90,33 +92,6 @@ def simulate(
                 "metadata": metadata | {"display_name": key},
             }
         yield FinishedTask(task.name, time.perf_counter() - begin, outputs)
-
-
-def _read_parameters(pipeline: CompiledPipeline, given: Mapping[str, str]) -> dict[str, Any]:
-    for name in given:
-        if name not in pipeline.parameters:
-            known = ", ".join(sorted(pipeline.parameters))
-            raise ValueError(f"parameter {name!r} must be one of {known}")
-    values = {}
-    for name, definition in pipeline.parameters.items():
-        if name in given:
-            values[name] = _parse(name, given[name], definition["parameterType"])
-        elif "defaultValue" in definition:
-            values[name] = definition["defaultValue"]
-        else:
-            raise ValueError(f"parameter {name!r} has no default and must be given")
-    return values
-
-
-def _parse(name: str, text: str, kind: str) -> Any:
-    try:
-        if kind == "STRING":
-            return text
-        if kind == "BOOLEAN":
-            return {"true": True, "false": False}[text]
-        return {"NUMBER_INTEGER": int, "NUMBER_DOUBLE": float}[kind](text)
-    except (ValueError, KeyError) as error:
-        raise ValueError(f"parameter {name} must be a {kind}, got {text!r}") from error
 
 
 def _import(task: CompiledTask) -> dict[str, dict[str, Any]]:

@@ -4,6 +4,7 @@ import argparse
 from typing import Any
 
 from pipeline.native_messages import start_tensorflow
+from pipeline.schedule_commands import add_schedule_parsers
 
 
 def add_kubeflow_parsers(
@@ -58,6 +59,7 @@ def add_kubeflow_parsers(
         "--pipeline-root", default="", metavar="URI", help="if not the one that is in the file"
     )
     added.set_defaults(command=_simulate)
+    add_schedule_parsers(actions, common)
 
 
 def _compile(options: argparse.Namespace) -> None:
@@ -75,18 +77,12 @@ def _compile(options: argparse.Namespace) -> None:
 
 def _simulate(options: argparse.Namespace) -> None:
     from kubeflow.compiled import read_compiled
+    from kubeflow.pipeline_file import parameter_values, read_pipeline_file
     from kubeflow.simulate import simulate
 
-    parameters = dict(_split(parameter) for parameter in options.parameter)
     pipeline = read_compiled(options.file)
+    parameters = parameter_values(read_pipeline_file(options.file), options.parameter)
     for task in simulate(pipeline, options.buckets, parameters, options.pipeline_root):
         skipped = any("no_new_data" in output["metadata"] for output in task.outputs.values())
         remark = "   no new data: nothing to do" if skipped else ""
         print(f"{task.name:<18} {task.seconds:6.1f} s{remark}", flush=True)
-
-
-def _split(parameter: str) -> tuple[str, str]:
-    name, equals, value = parameter.partition("=")
-    if not equals:
-        raise ValueError(f"parameter must look like training_steps=100, got {parameter!r}")
-    return name, value

@@ -18,6 +18,8 @@ from pipeline.config_file import known_configs, load_config
 
 IMAGE = "registry.example.com:5000/team/gpt2-tfx:1.0"
 ROOT = "s3://bucket/pipelines"
+FLINK = "{runner: FlinkRunner, job_endpoint: 'flink:8099', environment_type: DOCKER, image: 'a:1'}"
+LOOPBACK = "{runner: FlinkRunner, job_endpoint: 'localhost:8099', environment_type: LOOPBACK}"
 TASKS = {
     "CorpusExampleGen",
     "StatisticsGen",
@@ -229,7 +231,7 @@ def test_models_are_pushed_to_where_they_outlive_their_pod(overrides, serving):
 
 
 def test_beams_workers_elsewhere_read_and_write_the_bucket_itself(tiny):
-    config = load_config("tiny", ["data={path: gs://bucket/texts}", "beam={runner: FlinkRunner}"])
+    config = load_config("tiny", ["data={path: gs://bucket/texts}", f"beam={FLINK}"])
     pipeline, _ = compile_pipeline(config, IMAGE, "gs://bucket/pipelines")
     on_beam = {"CorpusExampleGen", "StatisticsGen", "Transform", "Evaluator"}
     for compiled, expected in ((pipeline, on_beam), (tiny, set())):
@@ -261,13 +263,14 @@ def test_another_configuration_has_another_digest_and_the_same_one_the_same(tiny
         (IMAGE, ROOT, ["name=My_Run"], "name must be lower-case letters, .* got 'My_Run'"),
         (IMAGE, ROOT, ["serving.infra_validator=true"], "serving.infra_validator must be false"),
         (IMAGE, ROOT, ["start=my/weights"], "start must be a bucket's URI or a path from the root"),
-        (IMAGE, ROOT, ["beam={runner: FlinkRunner}"], "pipeline root must be gs://BUCKET/.*, for"),
+        (IMAGE, ROOT, [f"beam={FLINK}"], f"pipeline root must be a gs:// folder.* got '{ROOT}'"),
         (
             IMAGE,
             "gs://bucket/x",
-            ["beam={runner: FlinkRunner}"],
-            "data.path must be gs://BUCKET/..., for FlinkRunner's workers to see it, got None",
+            ["data={corpus: shakespeare}", f"beam={FLINK}"],
+            "data.path must be a gs:// folder.* got '/workspace/data/shakespeare'",
         ),
+        (IMAGE, ROOT, [f"beam={LOOPBACK}"], "beam.environment_type must not be LOOPBACK on"),
         (IMAGE, ROOT, ["data={path: my/texts}"], "data.path must be a bucket's URI or a path"),
         (
             IMAGE,
