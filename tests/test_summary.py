@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from components.evaluation import BASELINE, CANDIDATE, eval_config
-from pipeline.summary import Summary, _perplexity_by, _read_failures, _read_metrics
+from pipeline.summary import Summary, perplexity_by, read_failures, read_metrics
 from tests.made_models import Document, evaluate
 
 DOCUMENTS = [Document([0, 0, 0], 4, "play"), Document([0], 2, "poem")]
@@ -19,7 +19,7 @@ def test_each_threshold_that_was_missed_is_told_with_what_it_is_and_what_it_shou
     evaluation = evaluate(
         tmp_path, eval_config(90, 0.25), DOCUMENTS, [math.log(100)], [math.log(120)]
     )
-    assert _read_failures(evaluation) == [
+    assert read_failures(evaluation) == [
         "perplexity is 100.0, needed 90 or less",
         "perplexity is 100.0, needed 90.0 or less against the baseline's 120.0",
     ]
@@ -27,13 +27,13 @@ def test_each_threshold_that_was_missed_is_told_with_what_it_is_and_what_it_shou
 
 def test_a_candidate_that_diverged_is_told_too(tmp_path):
     evaluation = evaluate(tmp_path, eval_config(90, 0), DOCUMENTS, [1000.0], [math.log(120)])
-    assert _read_failures(evaluation) == [
+    assert read_failures(evaluation) == [
         "perplexity is inf, needed 90 or less",
         "perplexity is inf, needed 120.0 or less against the baseline's 120.0",
     ]
     of_poems = (("source", "poem"),)
-    assert _read_metrics(evaluation, CANDIDATE)[of_poems]["perplexity"] == math.inf
-    assert _read_metrics(evaluation, BASELINE)[of_poems]["perplexity"] == pytest.approx(120)
+    assert read_metrics(evaluation, CANDIDATE)[of_poems]["perplexity"] == math.inf
+    assert read_metrics(evaluation, BASELINE)[of_poems]["perplexity"] == pytest.approx(120)
 
 
 def test_the_data_that_a_candidate_got_worse_on_are_told(tmp_path):
@@ -45,14 +45,14 @@ def test_the_data_that_a_candidate_got_worse_on_are_told(tmp_path):
         [math.log(60), math.log(126)],
         [math.log(100), math.log(110)],
     )
-    assert _read_failures(evaluation) == [
+    assert read_failures(evaluation) == [
         "perplexity on old data is 126.0, needed 115.5 or less against the baseline's 110.0",
     ]
-    assert _perplexity_by("part", _read_metrics(evaluation, CANDIDATE)) == {
+    assert perplexity_by("part", read_metrics(evaluation, CANDIDATE)) == {
         "new": pytest.approx(60),
         "old": pytest.approx(126),
     }
-    assert _perplexity_by("source", _read_metrics(evaluation, BASELINE)) == {
+    assert perplexity_by("source", read_metrics(evaluation, BASELINE)) == {
         "play": pytest.approx(100),
         "poem": pytest.approx(110),
     }
@@ -67,7 +67,7 @@ def test_failures_on_the_whole_are_told_before_those_on_parts(tmp_path):
         [math.log(200), math.log(300)],
         [math.log(100), math.log(100)],
     )
-    assert [sentence.partition(" is ")[0] for sentence in _read_failures(evaluation)] == [
+    assert [sentence.partition(" is ")[0] for sentence in read_failures(evaluation)] == [
         "perplexity", "perplexity on new data", "perplexity on old data"
     ]  # fmt: skip
 
