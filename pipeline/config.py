@@ -23,8 +23,9 @@ class DataConfig:
         spans: Train on the newest of the folders `span-<number>` in `path`, and evaluate on it and
             on earlier ones.
         eval_spans: From how many earlier spans, spread evenly from the first to the last, the
-            evaluation's documents are taken too. By default so many that, of spans of one size,
-            fewer documents are for evaluation than for training, however many spans there are.
+            evaluation's documents are taken too. By default so many that, of spans of one size
+            and with the default `eval_share`, evaluation has fewer documents than training,
+            however many spans there are.
         eval_share: Share of the documents that is for evaluation. With a larger one than before,
             documents that production was trained on are evaluated on too.
         max_refused_share: Share of bad records above which the run fails.
