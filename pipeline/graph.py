@@ -78,6 +78,7 @@ def _read_data(config: PipelineConfig) -> list[BaseComponent]:
         config.data.eval_share,
         config.data.max_refused_share,
         config.data.spans,
+        config.data.eval_spans,
         report_dir=config.refused_folder,
     )
     statistics_gen = tfx.components.StatisticsGen(examples=example_gen.outputs["examples"])
@@ -151,7 +152,9 @@ def _judge_and_push(
         model=trainer.outputs["model"],
         baseline_model=baseline.outputs["baseline"],
         eval_config=eval_config(
-            config.evaluation.max_perplexity, config.evaluation.min_improvement
+            config.evaluation.max_perplexity,
+            config.evaluation.min_improvement,
+            config.evaluation.max_forgetting if config.data.spans else None,
         ),
     )
     infra_validators, validated = [], {}
