@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from components.input_files import span_folder
 from data.corpora import CORPORA
 from data.prepare import prepare
 from kubeflow import buckets
@@ -54,5 +55,5 @@ def _folders(resolved: dict[str, Any]) -> set[str]:
     """Returns the folders in the data's that are read: of the newest span, and of earlier ones."""
     splits = json.loads(resolved["input_config"])["splits"]
     settings = json.loads(resolved["custom_config"])["custom_config"].get("value", {})
-    earlier = {f"span-{int(span)}" for span in settings.get("earlier_spans", [])}
+    earlier = {span_folder("", int(span)) for span in settings.get("earlier_spans", [])}
     return {os.path.dirname(split["pattern"]) for split in splits} | earlier

@@ -133,13 +133,14 @@ def test_without_new_data_a_task_does_nothing_and_says_so(mirror, tmp_path, capl
 DATA, SERVING = "testbucket://data/texts", "testbucket://models/tiny"
 
 
-def generate(mirror: Mirror, folder: Path, **changes: Any) -> dict[str, Any]:
+def generate(mirror: Mirror, folder: Path, eval_spans: int = 0, **changes: Any) -> dict[str, Any]:
     """Runs the generator's driver and a recorder in place of its executor."""
-    empty = {"@type": "type.googleapis.com/google.protobuf.Struct", "value": {}}
+    struct = "type.googleapis.com/google.protobuf.Struct"
+    settings = {"@type": struct, "value": {"eval_spans": eval_spans}}
     parameters = {
         "input_base": DATA,
         "input_config": '{"splits": [{"name": "corpus", "pattern": "span-{SPAN}/*"}]}',
-        "custom_config": json.dumps({"custom_config": empty}),
+        "custom_config": json.dumps({"custom_config": settings}),
         "serving_folder": SERVING,
         "pipeline_digest": "abc",
         "skip_without_new_data": True,
@@ -166,6 +167,14 @@ def test_of_a_buckets_spans_the_newest_is_found_and_only_that_is_read(mirror, bu
     assert not {"serving_folder", "pipeline_digest", "skip_without_new_data"} & set(properties)
     assert seen(mirror)["data"] == {"span-10/a.txt": "10a", "span-10/b.txt": "10b"}
     assert bucket.read() == [f"{DATA}/span-10/a.txt", f"{DATA}/span-10/b.txt"]
+
+
+def test_of_earlier_spans_those_are_read_that_are_evaluated_on(mirror, bucket, tmp_path):
+    put_spans(bucket)
+    bucket.put(f"{DATA}/readme.txt", b"no data")
+    generate(mirror, tmp_path, eval_spans=1)
+    assert {Path(uri).parent.name for uri in bucket.read()} == {"span-10", "span-9"}
+    assert set(seen(mirror)["data"].values()) == {"10a", "10b", "9a", "9b"}
 
 
 def test_a_run_can_ask_for_another_span(mirror, bucket, tmp_path):

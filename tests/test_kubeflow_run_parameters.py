@@ -17,7 +17,7 @@ def generator(pattern: str, span: float) -> dict[str, Any]:
 
 
 def evaluator(max_perplexity: float, min_improvement: float) -> dict[str, Any]:
-    config = proto_utils.proto_to_json(eval_config(100, 0.5))
+    config = proto_utils.proto_to_json(eval_config(100, 0.5, 0.01))
     return {
         "eval_config": config,
         "max_perplexity": max_perplexity,
@@ -45,7 +45,7 @@ def test_the_thresholds_are_those_that_the_configuration_would_have_compiled():
     properties = evaluator(200.5, 0.25)
     apply_run_parameters(properties)
     assert set(properties) == {"eval_config"}
-    expected = proto_utils.proto_to_json(eval_config(200.5, 0.25))
+    expected = proto_utils.proto_to_json(eval_config(200.5, 0.25, 0.01))
     assert json.loads(properties["eval_config"]) == json.loads(expected)
 
 
