@@ -1,0 +1,204 @@
+"""components/training_worker.py: workers find each other, and live and die together."""
+
+import json
+import os
+import re
+import signal
+import socket
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from components import training_worker
+from components.trainer import run_fn
+from components.training_task import read_task
+from components.training_worker import main, tf_config, wait_for_peers, worker_addresses
+from model.interruption import TrainingInterrupted
+from tests.small_training import last_step, metrics
+from tests.small_workers import SmallWorkers, free_port, write_task
+
+# --- who they are ---
+
+
+def test_addresses_are_those_of_the_jobs_pods():
+    assert worker_addresses("train-{index}.train", 3, 2222) == [
+        "train-0.train:2222",
+        "train-1.train:2223",
+        "train-2.train:2224",
+    ]
+
+
+def test_tf_config_names_all_workers_and_this_ones_place():
+    assert json.loads(tf_config(["train-0.train:2222", "train-1.train:2223"], 1)) == {
+        "cluster": {"worker": ["train-0.train:2222", "train-1.train:2223"]},
+        "task": {"type": "worker", "index": 1},
+    }
+
+
+@pytest.mark.parametrize("index", [-1, 2])
+def test_an_index_that_no_worker_has_is_an_error(index):
+    with pytest.raises(
+        ValueError, match=rf"must be in \[0, 2\), the workers' numbers, got {index}"
+    ):
+        tf_config(["a:1", "b:2"], index)
+
+
+# --- waiting for peers ---
+
+
+def test_workers_that_come_at_different_times_find_each_other():
+    addresses = worker_addresses("127.0.0.1", 3, free_port(3))
+    found = []
+
+    def wait(index: int) -> None:
+        wait_for_peers(addresses, index, seconds=60)
+        # As TensorFlow's server does from now on.
+        with socket.create_server(("", int(addresses[index].partition(":")[2]))):
+            found.append(index)
+            everyone.wait(60)
+
+    everyone = threading.Barrier(3)
+    threads = [threading.Thread(target=wait, args=(index,)) for index in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(found) == [0, 1, 2]
+
+
+def test_workers_that_do_not_come_are_named_with_the_reason(monkeypatch):
+    monkeypatch.setattr(training_worker, "_POLL_SECONDS", 0.01)
+    port = free_port(4)
+    addresses = [f"127.0.0.1:{port}", f"127.0.0.1:{port + 1}", f"nowhere.invalid:{port + 2}"]
+    with socket.create_server(("", port)), pytest.raises(TimeoutError) as error:
+        wait_for_peers([*addresses, f"127.0.0.1:{port + 3}"], 3, seconds=0.1)
+    assert re.fullmatch(
+        rf"worker 3 waited 0.1 seconds for workers that did not come: 127.0.0.1:{port + 1} "
+        r"\(it does not answer: \[Errno 111\] Connection refused\); "
+        rf"nowhere.invalid:{port + 2} \(the name is not known: .+\)",
+        str(error.value),
+    )
+
+
+# --- how they end ---
+
+
+@pytest.fixture
+def alone(tmp_path, monkeypatch) -> list[str]:
+    """The arguments of a worker that waits for nobody. What `main` sets is set back afterwards."""
+    monkeypatch.setenv("TF_CONFIG", "")
+    monkeypatch.setenv("JOB_COMPLETION_INDEX", "0")
+    before = signal.getsignal(signal.SIGTERM)
+    yield [str(write_task(tmp_path)), "--hosts=127.0.0.1", "--workers=1", f"--port={free_port(1)}"]
+    signal.signal(signal.SIGTERM, before)
+
+
+def ends_by(error: BaseException, monkeypatch: Any) -> None:
+    def fail(task: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(training_worker, "run_fn", fail)
+
+
+def test_a_worker_does_the_task_as_the_worker_that_kubernetes_says_it_is(alone, monkeypatch):
+    seen: list[Any] = []
+
+    def note(task: Any) -> None:
+        seen.append((task, json.loads(os.environ["TF_CONFIG"])["task"]))
+
+    monkeypatch.setattr(training_worker, "run_fn", note)
+    assert main(alone) == 0
+    assert seen == [(read_task(alone[0]), {"type": "worker", "index": 0})]
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ValueError("learning_rate must be > 0"), 2),  # the Job fails at once
+        (TrainingInterrupted("stopped after step 3"), 143),  # counts as no failure
+        (TimeoutError("worker 1 did not come"), 1),  # is tried again
+    ],
+)
+def test_the_exit_code_says_whether_another_attempt_makes_sense(
+    alone, monkeypatch, capsys, error, code
+):
+    ends_by(error, monkeypatch)
+    assert main(alone) == code
+    assert str(error) in capsys.readouterr().err
+
+
+def test_any_other_error_ends_the_worker_with_its_traceback(alone, monkeypatch):
+    ends_by(RuntimeError("a peer is gone"), monkeypatch)
+    with pytest.raises(RuntimeError, match="a peer is gone"):
+        main(alone)
+
+
+def test_sigterm_ends_a_worker_that_does_not_train_yet(alone, monkeypatch):
+    monkeypatch.setattr(
+        training_worker, "wait_for_peers", lambda *_: signal.raise_signal(signal.SIGTERM)
+    )
+    with pytest.raises(SystemExit) as stop:
+        main(alone)
+    assert stop.value.code == 143
+
+
+def test_a_file_that_holds_no_task_is_bad_input(alone, capsys):
+    Path(alone[0]).write_text('{"train_files": []}')
+    assert main(alone) == 2
+    assert f"{alone[0]} must hold a training task: " in capsys.readouterr().err
+
+
+def test_a_worker_without_a_number_is_bad_input(alone, monkeypatch, capsys):
+    monkeypatch.delenv("JOB_COMPLETION_INDEX")
+    with pytest.raises(SystemExit) as stop:
+        main(alone)
+    assert stop.value.code == 2
+    assert "--index or the variable JOB_COMPLETION_INDEX must be given" in capsys.readouterr().err
+
+
+# --- for real ---
+
+
+@pytest.mark.slow
+def test_workers_of_which_one_is_killed_go_on_as_if_nothing_had_been(tmp_path):
+    steps = {"steps": 60, "checkpoint_every_steps": 2, "eval_every_steps": 20}
+    (tmp_path / "whole").mkdir()
+    task = write_task(tmp_path, **steps)
+
+    def run_folder(folder: Path) -> Path:
+        found = [each.parent for each in (folder / "checkpoints").glob("*/metrics.jsonl")]
+        return found[0] if found else folder
+
+    with SmallWorkers(tmp_path, 2, str(task)) as workers:
+        workers.start()
+        workers.wait_until(lambda: last_step(run_folder(tmp_path)) >= 7)
+        workers.processes[1].kill()
+        # Nobody else ends the first one: it ends by itself, for the Job to start it anew.
+        assert workers.wait() == [1, -signal.SIGKILL]
+        assert "UnavailableError" in workers.output(0)
+        done = last_step(run_folder(tmp_path))
+        assert 7 <= done < 60
+        assert not (tmp_path / "model").exists()
+
+        workers.start()
+        assert workers.wait() == [0, 0], workers.output(0)[-5000:]
+        went_on = re.search(r"training goes on from step (\d+)", workers.output(0))
+        assert went_on is not None
+        assert 6 <= int(went_on[1]) <= done
+    # One process that nothing happens to does the same steps.
+    alone = json.loads(write_task(tmp_path / "whole", **steps, strategy={}).read_text())
+    run_fn(SimpleNamespace(**alone))
+    records, others = metrics(run_folder(tmp_path)), metrics(run_folder(tmp_path / "whole"))
+    assert [record["step"] for record in records] == list(range(1, 61))
+    assert records == [
+        {name: pytest.approx(value, rel=1e-5) for name, value in record.items()}
+        for record in others
+    ]
+    report = json.loads((tmp_path / "model_run" / "training.json").read_text())
+    other = json.loads((tmp_path / "whole" / "model_run" / "training.json").read_text())
+    assert report["train_loss"] == pytest.approx(other["train_loss"], rel=1e-5)
+    assert report["tokens_seen"] == other["tokens_seen"]
+    assert (tmp_path / "model" / "saved_model.pb").exists()
