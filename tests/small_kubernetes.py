@@ -32,7 +32,8 @@ class SmallKubernetes:
     """What is in the namespace.
 
     `happen` is called with the Job before each time that it is read, to move the story on, and may
-    raise a `RefusalError`. `requests` are the requests that change something, as `POST jobs NAME`.
+    raise a `RefusalError`. `requests` are the requests that change something, as `POST jobs NAME`,
+    and `permissions` is what a role must allow for all requests: group, resource and verb.
     """
 
     def __init__(self) -> None:
@@ -40,6 +41,7 @@ class SmallKubernetes:
         self.pods: list[dict[str, Any]] = []
         self.logs: dict[str, list[str]] = {}
         self.requests: list[str] = []
+        self.permissions: set[tuple[str, str, str]] = set()
         self.log_queries: list[dict[str, str]] = []
         self.happen: Callable[[dict[str, Any]], None] = lambda job: None
         self.url = ""
@@ -160,6 +162,9 @@ class _Handler(BaseHTTPRequestHandler):
         if not found:
             raise RefusalError(404, f"no such path: {path}")
         group, resource, name, log = found.groups()
+        verb = {"POST": "create", "DELETE": "delete", "GET": "get" if name else "list"}[method]
+        api_group = group.removeprefix("apis/").rpartition("/")[0].removeprefix("api")
+        cluster.permissions.add((api_group, resource + (log or ""), verb))
         if resource == "pods" and group == "api/v1" and method == "GET":
             if log:
                 return cluster.read_log(name, query)

@@ -29,9 +29,11 @@ from components.training_job_spec import TrainingJobSpec
 from components.training_manifests import job_manifest
 from components.training_task import read_task
 from model.interruption import TrainingInterrupted
+from tests.kubernetes_schema import check_manifest
 from tests.small_examples import write_examples
 from tests.small_kubernetes import NAMESPACE, RefusalError, SmallKubernetes, small_kubernetes
 
+MANIFESTS = Path(__file__).parents[1] / "kubeflow" / "manifests"
 NAME = "gpt2-training-1234"
 SPEC = TrainingJobSpec(image="registry/gpt2:1", volume="workspace")
 RUNNING: dict[str, Any] = {"running": {"startedAt": "2030-01-01T00:00:00Z"}}
@@ -261,6 +263,29 @@ def test_who_must_stop_deletes_the_job(cluster):
     with pytest.raises(TrainingInterrupted, match=f"stopped by SIGTERM, and with it Job {NAME}"):
         training_job(cluster, must_stop=lambda: next(answers)).follow()
     assert cluster.requests[2:] == [f"DELETE services {NAME}", f"DELETE jobs {NAME}"]
+
+
+def test_the_role_for_the_trainer_allows_just_what_it_asks(cluster):
+    def fail(job: dict[str, Any]) -> None:
+        if not cluster.pods:
+            cluster.add_pod(NAME, 0, "Failed", **ended(1, "2030-01-01T00:00:00Z"))
+        end(job, "Failed")
+
+    end(existing(cluster), "Failed")
+    training_job(cluster).start(has_result=False)
+    cluster.happen = fail
+    with pytest.raises(TrainingJobError):
+        training_job(cluster).follow()
+    manifests = list(yaml.safe_load_all((MANIFESTS / "training-job-rbac.yaml").read_text()))
+    assert [check_manifest(manifest) for manifest in manifests] == [[], []]
+    allowed = {
+        (group, resource, verb)
+        for rule in manifests[0]["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+    assert allowed == cluster.permissions
 
 
 # --- run_fn ---

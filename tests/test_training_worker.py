@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from components import training_worker
+from components import trainer, training_worker
 from components.trainer import run_fn
 from components.training_task import read_task
 from components.training_worker import main, tf_config, wait_for_peers, worker_addresses
@@ -157,6 +157,25 @@ def test_a_worker_without_a_number_is_bad_input(alone, monkeypatch, capsys):
         main(alone)
     assert stop.value.code == 2
     assert "--index or the variable JOB_COMPLETION_INDEX must be given" in capsys.readouterr().err
+
+
+def test_no_worker_is_done_before_the_chief_has_written_the_model(tmp_path, monkeypatch):
+    # A Job starts none of its pods anew that has ended well, and the chief needs them all.
+    events: list[str] = []
+    trained = SimpleNamespace(
+        model=SimpleNamespace(count_params=lambda: 1), train_loss=1.0, tokens_seen=1
+    )
+
+    def gather(self: Any, value: int) -> list[int]:
+        assert (tmp_path / "model_run" / "training.json").exists()
+        events.append("all wait for all")
+        return [value]
+
+    monkeypatch.setattr(trainer, "train", lambda *_, **__: trained)
+    monkeypatch.setattr(trainer, "export_gpt2", lambda *_, **__: events.append("model"))
+    monkeypatch.setattr(trainer.Workers, "gather", gather)
+    run_fn(read_task(write_task(tmp_path, strategy={})))
+    assert events == ["model", "all wait for all"]
 
 
 # --- for real ---
