@@ -7,10 +7,12 @@ waits for its peers, then does what the file says; see `components.training_task
 
 The workers live and die together. What was seen of TensorFlow 2.21 when one of three was killed in
 the middle of a step: the others' step ended after about 5 seconds with UnavailableError, whether it
-was the first worker or another one. One that was frozen instead, as when its node is lost, was
-missed by the coordination service's heartbeats after about 12 seconds: UnavailableError or
-DeadlineExceededError. So nothing watches over the workers here. The error ends each of them, the
-Job starts them all anew, and training goes on from the last checkpoint.
+was the first worker or another one. One that was frozen instead was missed by the coordination
+service's heartbeats after about 12 seconds, one whose network link was cut after 20, and noticed it
+itself: UnavailableError or DeadlineExceededError. So nothing watches over the workers here. The
+error ends each of them, the Job starts them all anew, and training goes on from the last
+checkpoint. Where one was started anew at once, and met peers that were about to end, it waited for
+those that came after them.
 """
 
 import argparse

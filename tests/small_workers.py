@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -78,30 +77,16 @@ def free_port(count: int) -> int:
 class SmallWorkers:
     """A training Job's workers. Each has its output in a file, `worker-<index>.<attempt>.txt`."""
 
-    def __init__(self, folder: Path, count: int, *arguments: str) -> None:
+    def __init__(self, folder: Path, task_file: Path, count: int) -> None:
         self._folder = folder
-        self._count = count
-        self._arguments = arguments
-        self._attempt = 0
+        self._task_file = task_file
+        self._port = free_port(count)
+        self._attempts = [0] * count
         self.processes: list[subprocess.Popen[bytes]] = []
-
-    def start(self) -> None:
-        """Starts all of them."""
-        self._attempt += 1
-        port = free_port(self._count)
-        self.processes = [self._start(index, port) for index in range(self._count)]
 
     def output(self, index: int) -> str:
         """What a worker's newest process has written."""
         return self._output_file(index).read_text(errors="replace")
-
-    def wait(self) -> list[int]:
-        """What each ended with."""
-        deadline = time.monotonic() + TIMEOUT
-        return [
-            process.wait(timeout=max(0.1, deadline - time.monotonic()))
-            for process in self.processes
-        ]
 
     def wait_until(self, is_so: Callable[[], bool]) -> None:
         """Waits while all of them live."""
@@ -112,31 +97,50 @@ class SmallWorkers:
                 assert process.poll() is None, self.output(index)[-5000:]
             time.sleep(0.005)
 
+    def run_to_the_end(self, restarts: int) -> list[tuple[int, int]]:
+        """Starts each worker that failed anew, by itself and at once, until all have ended well.
+
+        Returns the number of each that failed, and what it ended with, in order.
+        """
+        deadline = time.monotonic() + TIMEOUT
+        failures: list[tuple[int, int]] = []
+        while any(process.poll() != 0 for process in self.processes):
+            assert time.monotonic() < deadline, self.output(0)[-5000:]
+            for index, process in enumerate(self.processes):
+                if process.poll():
+                    failures.append((index, process.returncode))
+                    assert len(failures) <= restarts, self.output(index)[-5000:]
+                    self.processes[index] = self._start(index)
+            time.sleep(0.05)
+        return failures
+
     def __enter__(self) -> "SmallWorkers":
+        self.processes = [self._start(index) for index in range(len(self._attempts))]
         return self
 
     def __exit__(self, *error: object) -> None:
         for process in self.processes:
-            process.send_signal(signal.SIGKILL)
+            process.kill()
             process.wait()
 
-    def _start(self, index: int, port: int) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "components.training_worker", *self._arguments]
-        command += ["--hosts=127.0.0.1", f"--workers={self._count}", f"--port={port}"]
-        command += [f"--wait-seconds={TIMEOUT // 3}"]
+    def _start(self, index: int) -> subprocess.Popen[bytes]:
+        self._attempts[index] += 1
+        command = [sys.executable, "-m", "components.training_worker", str(self._task_file)]
+        command += ["--hosts=127.0.0.1", f"--workers={len(self._attempts)}"]
+        command += [f"--port={self._port}", f"--wait-seconds={TIMEOUT}"]
+        environment = {
+            "CUDA_VISIBLE_DEVICES": "-1",
+            "TF_CPP_MIN_LOG_LEVEL": "1",
+            "JOB_COMPLETION_INDEX": str(index),
+        }
         with self._output_file(index).open("wb") as output:
             return subprocess.Popen(
                 command,
                 cwd=ROOT,
-                env=os.environ
-                | {
-                    "CUDA_VISIBLE_DEVICES": "-1",
-                    "TF_CPP_MIN_LOG_LEVEL": "1",
-                    "JOB_COMPLETION_INDEX": str(index),
-                },
+                env=os.environ | environment,
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
 
     def _output_file(self, index: int) -> Path:
-        return self._folder / f"worker-{index}.{self._attempt}.txt"
+        return self._folder / f"worker-{index}.{self._attempts[index]}.txt"

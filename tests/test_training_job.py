@@ -52,8 +52,10 @@ def api_at(url: str) -> KubernetesApi:
 
 
 def training_job(cluster: SmallKubernetes, **options: Any) -> TrainingJob:
-    options = {"must_stop": lambda: False, "poll_seconds": 0.01} | options
-    return TrainingJob(api_at(cluster.url), NAME, SPEC, "/workspace/task.json", **options)
+    defaults: dict[str, Any] = {"must_stop": lambda: False, "poll_seconds": 0.01}
+    return TrainingJob(
+        api_at(cluster.url), NAME, SPEC, "/workspace/task.json", **(defaults | options)
+    )
 
 
 def end(job: dict[str, Any], how: str, **reason: str) -> None:

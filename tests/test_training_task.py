@@ -87,9 +87,9 @@ def test_all_workers_start_from_the_version_that_is_in_production_now(tmp_path):
         write(tmp_path / "pod" / "serving" / str(version) / "saved_model.pb", f"version {version}")
     settings = staged(arguments(tmp_path, start="production"), tmp_path).custom_config
     assert settings["start"] == "production"
-    (version,) = Path(settings["serving_folder"]).iterdir()
-    assert version.name == "12"
-    assert (version / "saved_model.pb").read_text() == "version 12"
+    (folder,) = Path(settings["serving_folder"]).iterdir()
+    assert folder.name == "12"
+    assert (folder / "saved_model.pb").read_text() == "version 12"
 
 
 def test_where_nothing_is_in_production_all_workers_start_from_scratch(tmp_path):
