@@ -47,7 +47,7 @@ class KubernetesApi:
         from kubernetes.client import BatchV1Api, CoreV1Api
 
         self.namespace = namespace
-        self._host = client.configuration.host
+        self.host = client.configuration.host
         self._jobs = BatchV1Api(client)
         self._core = CoreV1Api(client)
 
@@ -136,14 +136,14 @@ class KubernetesApi:
             )
         except HTTPError as error:
             raise ApiUnavailableError(
-                f"Kubernetes' API at {self._host} does not answer: {error}"
+                f"Kubernetes' API at {self.host} does not answer: {error}"
             ) from error
         except ApiException as error:
             if error.status == 404 and may_lack:
                 return None
             asked = " ".join([method.__name__, *names])
             message = (
-                f"Kubernetes' API at {self._host} refused {asked} in namespace "
+                f"Kubernetes' API at {self.host} refused {asked} in namespace "
                 f"{self.namespace}: {_describe(error)}"
             )
             if error.status == 429 or error.status >= 500:

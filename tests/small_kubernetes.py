@@ -10,8 +10,13 @@ import re
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
+
+import pytest
+import yaml
+from kubernetes.config import kube_config
 
 from tests.kubernetes_schema import check_manifest
 
@@ -119,6 +124,28 @@ class SmallKubernetes:
         if query.get("timestamps") != "True":  # as Go too takes a bool to be written
             lines = [line.partition(" ")[2] for line in lines]
         return "".join(f"{line}\n" for line in lines[-int(query.get("tailLines", 10**6)) :])
+
+
+def end(job: dict[str, Any], how: str, **reason: str) -> None:
+    """Has a Job ended, `Complete` or `Failed`."""
+    job["status"] = {"conditions": [{"type": how, "status": "True", **reason}]}
+
+
+def use_cluster(cluster: SmallKubernetes, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has kubectl's configuration, which is written into the file, name the cluster."""
+    context = {"cluster": "small", "user": "me", "namespace": NAMESPACE}
+    content = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": "small",
+        "contexts": [{"name": "small", "context": context}],
+        "clusters": [{"name": "small", "cluster": {"server": cluster.url}}],
+        "users": [{"name": "me", "user": {}}],
+    }
+    file.write_text(yaml.dump(content))
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    # The variable KUBECONFIG is read when the package is imported.
+    monkeypatch.setattr(kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", str(file))
 
 
 class _Handler(BaseHTTPRequestHandler):

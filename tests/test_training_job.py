@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 import yaml
 from kubernetes import client
-from kubernetes.config import kube_config
+from kubernetes.config import incluster_config, kube_config
 
+from components import kubernetes_api
 from components.kubernetes_api import (
     ApiRefusedError,
     ApiUnavailableError,
@@ -31,7 +32,14 @@ from components.training_task import read_task
 from model.interruption import TrainingInterrupted
 from tests.kubernetes_schema import check_manifest
 from tests.small_examples import write_examples
-from tests.small_kubernetes import NAMESPACE, RefusalError, SmallKubernetes, small_kubernetes
+from tests.small_kubernetes import (
+    NAMESPACE,
+    RefusalError,
+    SmallKubernetes,
+    end,
+    small_kubernetes,
+    use_cluster,
+)
 
 MANIFESTS = Path(__file__).parents[1] / "kubeflow" / "manifests"
 NAME = "gpt2-training-1234"
@@ -56,10 +64,6 @@ def training_job(cluster: SmallKubernetes, **options: Any) -> TrainingJob:
     return TrainingJob(
         api_at(cluster.url), NAME, SPEC, "/workspace/task.json", **(defaults | options)
     )
-
-
-def end(job: dict[str, Any], how: str, **reason: str) -> None:
-    job["status"] = {"conditions": [{"type": how, "status": "True", **reason}]}
 
 
 def existing(cluster: SmallKubernetes) -> dict[str, Any]:
@@ -328,20 +332,7 @@ def arguments(folder: Path, **settings: Any) -> SimpleNamespace:
 
 @pytest.fixture
 def kubeconfig(cluster, tmp_path, monkeypatch) -> None:
-    """Has kubectl's configuration name the cluster."""
-    context = {"cluster": "small", "user": "me", "namespace": NAMESPACE}
-    content = {
-        "apiVersion": "v1",
-        "kind": "Config",
-        "current-context": "small",
-        "contexts": [{"name": "small", "context": context}],
-        "clusters": [{"name": "small", "cluster": {"server": cluster.url}}],
-        "users": [{"name": "me", "user": {}}],
-    }
-    (tmp_path / "kubeconfig").write_text(yaml.dump(content))
-    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
-    # The variable KUBECONFIG is read when the package is imported.
-    monkeypatch.setattr(kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "kubeconfig"))
+    use_cluster(cluster, tmp_path / "kubeconfig", monkeypatch)
 
 
 def train_as_worker(job: dict[str, Any]) -> Any:
@@ -431,4 +422,19 @@ def test_a_job_without_a_cluster_is_an_error(tmp_path, monkeypatch):
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     monkeypatch.setattr(kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "none"))
     with pytest.raises(ValueError, match="a training job needs a Kubernetes cluster, but this"):
+        connect()
+
+
+def test_in_a_pod_the_cluster_is_the_pods_own(tmp_path, monkeypatch):
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")
+    for name in ("token", "ca.crt", "namespace"):
+        (tmp_path / name).write_text(f"the-{name}")
+    monkeypatch.setattr(incluster_config, "SERVICE_TOKEN_FILENAME", str(tmp_path / "token"))
+    monkeypatch.setattr(incluster_config, "SERVICE_CERT_FILENAME", str(tmp_path / "ca.crt"))
+    monkeypatch.setattr(kubernetes_api, "_NAMESPACE_FILE", str(tmp_path / "namespace"))
+    api = connect()
+    assert (api.host, api.namespace) == ("https://10.0.0.1:443", "the-namespace")
+    (tmp_path / "token").unlink()
+    with pytest.raises(ValueError, match="Service token file does not exist"):
         connect()

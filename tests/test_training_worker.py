@@ -7,6 +7,7 @@ import signal
 import socket
 import threading
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +19,7 @@ from components.trainer import run_fn
 from components.training_task import read_task
 from components.training_worker import main, tf_config, wait_for_peers, worker_addresses
 from model.interruption import TrainingInterrupted
+from tests.small_kubernetes import end, small_kubernetes, use_cluster
 from tests.small_training import last_step, metrics
 from tests.small_workers import SmallWorkers, free_port, write_task
 
@@ -182,38 +184,68 @@ def test_no_worker_is_done_before_the_chief_has_written_the_model(tmp_path, monk
 # --- for real ---
 
 
-@pytest.mark.slow
-def test_workers_of_which_one_is_killed_go_on_as_if_nothing_had_been(tmp_path, monkeypatch):
-    steps = {"steps": 40, "checkpoint_every_steps": 2, "eval_every_steps": 20}
-    (tmp_path / "whole").mkdir()
-    task = write_task(tmp_path, **steps)
+def run_folder(checkpoints: Path) -> Path:
+    """The one run's folder; that of all runs as long as there is none."""
+    found = [each.parent for each in checkpoints.glob("*/metrics.jsonl")]
+    return found[0] if found else checkpoints
 
-    def run_folder(folder: Path) -> Path:
-        found = [each.parent for each in (folder / "checkpoints").glob("*/metrics.jsonl")]
-        return found[0] if found else folder
 
-    with SmallWorkers(tmp_path, task, count=2) as workers:
-        workers.wait_until(lambda: last_step(run_folder(tmp_path)) >= 7)
+def run_job(job: dict[str, Any], folder: Path, checkpoints: Path, failures: list[Any]) -> None:
+    """Runs a Job's workers here, as Kubernetes would, and kills one of them in the middle."""
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    with SmallWorkers(folder, Path(container["args"][0]), job["spec"]["completions"]) as workers:
+        workers.wait_until(lambda: last_step(run_folder(checkpoints)) >= 7)
         workers.processes[1].kill()
         # Nobody ends the first one: it has to end by itself, and to be started anew.
-        failures = workers.run_to_the_end(restarts=6)
-        assert (1, -signal.SIGKILL) in failures
-        assert (0, 1) in failures
+        failures.extend(workers.run_to_the_end(restarts=6))
         went_on = re.search(r"training goes on from step (\d+)", workers.output(0))
         assert went_on is not None
         assert 6 <= int(went_on[1]) < 40
-        assert (tmp_path / "model" / "saved_model.pb").exists()
-        # One process that nothing happens to does the same steps.
+    end(job, "Complete")
+
+
+@pytest.mark.slow
+def test_a_job_of_which_a_worker_is_killed_trains_as_if_nothing_had_been(tmp_path, monkeypatch):
+    steps = {"steps": 40, "checkpoint_every_steps": 2, "eval_every_steps": 20}
+    fn_args = read_task(write_task(tmp_path, **steps))
+    volume, checkpoints = tmp_path / "volume", tmp_path / "volume" / "checkpoints"
+    volume.mkdir()
+    spec = {"image": "gpt2:1", "volume": "claim", "mount_path": str(volume), "workers": 2}
+    fn_args.custom_config.update(job=spec, checkpoints=str(checkpoints))
+    failures: list[tuple[int, int]] = []
+    with small_kubernetes() as cluster, ThreadPoolExecutor(1) as kubelet:
+        use_cluster(cluster, tmp_path / "kubeconfig", monkeypatch)
+        running: list[Future[None]] = []
+
+        def happen(job: dict[str, Any]) -> None:
+            if not running:
+                running.append(kubelet.submit(run_job, job, tmp_path, checkpoints, failures))
+            if running[0].done() and running[0].exception():
+                end(job, "Failed")
+
+        cluster.happen = happen
+        try:
+            run_fn(fn_args)
+        finally:
+            running[0].result()
+    assert (1, -signal.SIGKILL) in failures
+    assert (0, 1) in failures
+    assert (tmp_path / "model" / "saved_model.pb").exists()
+
+    # One process that nothing happens to does the same steps.
+    whole = tmp_path / "whole"
+    whole.mkdir()
     monkeypatch.setattr(trainer, "export_gpt2", lambda *_, **__: None)
-    alone = json.loads(write_task(tmp_path / "whole", **steps, strategy={}).read_text())
-    run_fn(SimpleNamespace(**alone))
-    records, others = metrics(run_folder(tmp_path)), metrics(run_folder(tmp_path / "whole"))
+    run_fn(read_task(write_task(whole, **steps, strategy={})))
+    records, others = metrics(run_folder(checkpoints)), metrics(run_folder(whole / "checkpoints"))
     assert [record["step"] for record in records] == list(range(1, 41))
     assert records == [
         {name: pytest.approx(value, rel=1e-5) for name, value in record.items()}
         for record in others
     ]
-    report = json.loads((tmp_path / "model_run" / "training.json").read_text())
-    other = json.loads((tmp_path / "whole" / "model_run" / "training.json").read_text())
+    report, other = (
+        json.loads((folder / "model_run" / "training.json").read_text())
+        for folder in (tmp_path, whole)
+    )
     assert report["train_loss"] == pytest.approx(other["train_loss"], rel=1e-5)
     assert report["tokens_seen"] == other["tokens_seen"]
