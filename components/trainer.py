@@ -11,11 +11,12 @@ import tensorflow as tf
 
 from components.start import find_start
 from components.token_files import Documents, map_documents
+from components.training_job import train_in_job
 from components.transformed_examples import fingerprint, list_files
 from model.config import GPT2Config
 from model.export import export_gpt2
 from model.packing import PackedTokens
-from model.strategy import is_chief, make_strategy
+from model.strategy import Workers, make_strategy
 from model.tokenizer import gpt2_encoding
 from model.training import train
 from model.training_config import StrategyConfig, TrainingConfig
@@ -43,8 +44,10 @@ def run_fn(fn_args: Any) -> None:
     Args:
         fn_args: TFX's FnArgs. Its `custom_config` holds `model` and `training`, the fields of
             `GPT2Config` and `TrainingConfig`; `stride`, the evaluation's; `xla`, see
-            `export_gpt2`; `start` and `serving_folder`, see `find_start`; and `checkpoints`, the
-            folder below which each run has its own and the tokens are kept as files.
+            `export_gpt2`; `start` and `serving_folder`, see `find_start`; `checkpoints`, the
+            folder below which each run has its own and the tokens are kept as files; and, if
+            several pods on Kubernetes are to do all this in place of this process, `job`, the
+            fields of `TrainingJobSpec`.
 
     Raises:
         ValueError: A configuration value is out of range, a split is shorter than a context, a
@@ -53,6 +56,9 @@ def run_fn(fn_args: Any) -> None:
     settings = fn_args.custom_config
     model_config = GPT2Config(**settings["model"])
     training_config = _training_config(settings["training"])
+    if settings.get("job") is not None:
+        train_in_job(fn_args, training_config)
+        return
     # First of all: what comes next has TensorFlow start, and some strategies change how it does.
     strategy = make_strategy(training_config.strategy)
     start = find_start(settings["start"], settings["serving_folder"], model_config)
@@ -70,28 +76,34 @@ def run_fn(fn_args: Any) -> None:
     result = train(
         model_config, training_config, train_tokens, eval_tokens, folder, initial=start.model
     )
-    if not is_chief(strategy):
-        return
-    export_gpt2(
-        result.model,
-        fn_args.serving_model_dir,
-        settings["stride"],
-        start=start.description,
-        xla=settings["xla"],
-        warm_up_prompts=_beginnings(eval_documents, context),
-    )
-    report = {
-        "parameters": result.model.count_params(),
-        "start": start.description,
-        "steps": training_config.steps,
-        "train_loss": result.train_loss,
-        "train_tokens": train_tokens.num_tokens,
-        "eval_tokens": eval_tokens.num_tokens,
-        "tokens_seen": result.tokens_seen,
-        "logs": str(folder),
-    }
-    tf.io.gfile.makedirs(fn_args.model_run_dir)
-    with tf.io.gfile.GFile(f"{fn_args.model_run_dir}/{REPORT}", "w") as file:
+    workers = Workers(strategy)
+    if workers.is_chief:
+        export_gpt2(
+            result.model,
+            fn_args.serving_model_dir,
+            settings["stride"],
+            start=start.description,
+            xla=settings["xla"],
+            warm_up_prompts=_beginnings(eval_documents, context),
+        )
+        report = {
+            "parameters": result.model.count_params(),
+            "start": start.description,
+            "steps": training_config.steps,
+            "train_loss": result.train_loss,
+            "train_tokens": train_tokens.num_tokens,
+            "eval_tokens": eval_tokens.num_tokens,
+            "tokens_seen": result.tokens_seen,
+            "logs": str(folder),
+        }
+        _write_report(fn_args.model_run_dir, report)
+    # Nobody is done before the model is written: if the chief dies on the way, it needs them all.
+    workers.gather(0)
+
+
+def _write_report(folder: str, report: dict[str, Any]) -> None:
+    tf.io.gfile.makedirs(folder)
+    with tf.io.gfile.GFile(f"{folder}/{REPORT}", "w") as file:
         file.write(json.dumps(report, indent=2) + "\n")
 
 

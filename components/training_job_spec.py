@@ -1,0 +1,147 @@
+"""What a training Job of several workers on Kubernetes is made of."""
+
+import dataclasses
+import re
+from typing import Any
+
+from model.training_config import TrainingConfig
+
+# Names of objects, of resources such as nvidia.com/gpu, and amounts, as Kubernetes defines them:
+# kubernetes.io/docs/concepts/overview/working-with-objects/names and
+# apimachinery/pkg/api/resource/quantity.go, signs left out.
+_OBJECT = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
+_RESOURCE = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?")
+_AMOUNT = re.compile(r"(\d+\.?\d*|\.\d+)([eE][-+]?\d+|[numkMGTPE]|[KMGTPE]i)?", re.ASCII)
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_IMAGE = re.compile(r"[^\s:@]+(:\d+/[^\s:@]+)?(:[\w][\w.-]{0,127}(@sha256:\w+)?|@sha256:\w+)")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainingJobSpec:
+    """Describes the Job; each amount is one worker's.
+
+    Args:
+        image: What the workers run: the pipeline's image.
+        volume: The PersistentVolumeClaim that all workers and the Trainer's pod have, at the same
+            path. Where they are on several nodes, its access mode must be ReadWriteMany.
+        mount_path: That path.
+        workers: How many train together, 2 at least.
+        cpu: Cores, as Kubernetes writes them: `4`, `500m`.
+        memory: Bytes: `16Gi`.
+        accelerator: A device's resource name, such as `nvidia.com/gpu`.
+        accelerators: How many of them.
+        restarts: How often all workers may be started again after one of them died.
+        environment: Further environment variables.
+        node_selector: Labels that a node must have.
+
+    Raises:
+        ValueError: A value is not what Kubernetes takes.
+    """
+
+    image: str
+    volume: str
+    mount_path: str = "/workspace"
+    workers: int = 2
+    cpu: str | int | float = "4"
+    memory: str | int = "16Gi"
+    accelerator: str | None = None
+    accelerators: int = 0
+    restarts: int = 5
+    environment: dict[str, str] = dataclasses.field(default_factory=dict)
+    node_selector: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_image("image", self.image)
+        if not _OBJECT.fullmatch(self.volume):
+            raise ValueError(
+                "volume must be a PersistentVolumeClaim's name, lower-case letters, digits, '-' "
+                f"and '.', got {self.volume!r}"
+            )
+        if not self.mount_path.startswith("/") or self.mount_path.rstrip("/") == "":
+            raise ValueError(
+                f"mount_path must be an absolute path below /, got {self.mount_path!r}"
+            )
+        # 100: the Job's name with a worker's number behind it must stay a host's name.
+        if not 2 <= self.workers <= 100:
+            raise ValueError(f"workers must be in [2, 100], got {self.workers}")
+        if not 0 <= self.restarts <= 100:
+            raise ValueError(f"restarts must be in [0, 100], got {self.restarts}")
+        self._check_resources()
+        for name in self.environment:
+            if not _VARIABLE.fullmatch(name):
+                raise ValueError(f"environment must have variables' names as keys, got {name!r}")
+
+    def _check_resources(self) -> None:
+        for field in ("cpu", "memory"):
+            amount = str(getattr(self, field))
+            number = _AMOUNT.fullmatch(amount)
+            if not number or not float(number[1]):
+                raise ValueError(
+                    f"{field} must be an amount above zero as Kubernetes writes it, such as 2, "
+                    f"500m or 8Gi, got {amount!r}"
+                )
+            object.__setattr__(self, field, amount)
+        if self.accelerators < 0:
+            raise ValueError(f"accelerators must be >= 0, got {self.accelerators}")
+        if (self.accelerator is None) != (self.accelerators == 0):
+            raise ValueError(
+                "accelerator and accelerators must be given together, got "
+                f"{self.accelerator!r} and {self.accelerators}"
+            )
+        if self.accelerator is not None and not _RESOURCE.fullmatch(self.accelerator):
+            raise ValueError(
+                "accelerator must be a resource's name such as nvidia.com/gpu, "
+                f"got {self.accelerator!r}"
+            )
+
+
+def check_image(field: str, image: str) -> None:
+    """Does nothing if an image is named with its tag or digest.
+
+    Raises:
+        ValueError: It is not: without a tag every node would run what it takes for the latest.
+    """
+    if not _IMAGE.fullmatch(image):
+        raise ValueError(
+            f"{field} must be an image with a tag or digest, such as registry/name:1.0, "
+            f"got {image!r}"
+        )
+
+
+def read_spec(fields: dict[str, Any], training: TrainingConfig) -> TrainingJobSpec:
+    """Returns the Job for this training, from the fields of `TrainingJobSpec`.
+
+    Raises:
+        ValueError: A field is unknown, missing or out of range, or Job and training don't agree.
+    """
+    try:
+        spec = TrainingJobSpec(**fields)
+    except TypeError as error:  # names the field that is unknown or missing
+        raise ValueError(f"job must hold the fields of TrainingJobSpec: {error}") from error
+    check_agreement(spec.workers, spec.accelerators, training)
+    return spec
+
+
+def check_agreement(workers: int, accelerators: int, training: TrainingConfig) -> None:
+    """Does nothing if so many workers can do this training.
+
+    Args:
+        workers: How many there are.
+        accelerators: What each of them has.
+        training: How the model is trained.
+
+    Raises:
+        ValueError: Its strategy is for one process, or its batch does not divide over the workers.
+    """
+    if training.strategy.name != "multi_worker":
+        raise ValueError(
+            "training.strategy.name must be 'multi_worker' where a training job has several "
+            f"workers, got {training.strategy.name!r}"
+        )
+    shares = workers * max(accelerators, 1) * training.accumulation_steps
+    if training.global_batch_size % shares:
+        raise ValueError(
+            f"training.global_batch_size must be a multiple of {shares}, which is {workers} "
+            f"workers times {max(accelerators, 1)} devices times "
+            f"accumulation_steps={training.accumulation_steps}, got {training.global_batch_size}"
+        )
