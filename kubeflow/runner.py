@@ -61,7 +61,8 @@ def compile_pipeline(config: PipelineConfig, image: str, pipeline_root: str) -> 
     _check(config, image, pipeline_root)
     serving_base = f"{_serving_folder(config.kubeflow, pipeline_root)}/{config.model_name}"
     # The weights to start from lie on the cluster, where they can't be listed from here.
-    components = create_components(config, serving_base, start_files=[])
+    job = _training_job(config.kubeflow, image)
+    components = create_components(config, serving_base, start_files=[], job=job)
     _check_resources(config.kubeflow, components)
     pipeline = Pipeline(
         pipeline_name=config.name,
@@ -139,6 +140,16 @@ def _serving_folder(config: KubeflowConfig, pipeline_root: str) -> str:
     if config.serving_folder:
         return config.serving_folder.rstrip("/")
     return f"{WORKSPACE if config.volume else pipeline_root.rstrip('/')}/serving"
+
+
+def _training_job(config: KubeflowConfig, image: str) -> dict[str, Any] | None:
+    """Returns what the Trainer is told about the pods that train in place of its own, if any."""
+    if config.training_job is None:
+        return None
+    try:
+        return config.training_job.fields(image, config.volume, WORKSPACE, config.environment)
+    except ValueError as error:
+        raise ValueError(f"kubeflow.training_job: {error}") from error
 
 
 def _finish(

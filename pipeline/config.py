@@ -150,6 +150,8 @@ class PipelineConfig:
                 f"model.vocab_size must be {VOCAB_SIZE}, the size of GPT-2's vocabulary, "
                 f"got {self.model.vocab_size}"
             )
+        if self.kubeflow.training_job:
+            self.kubeflow.training_job.check_training(self.training)
         if not 1 <= self.stride <= self.model.max_length:
             raise ValueError(
                 f"evaluation.stride must be in [1, model.max_length={self.model.max_length}], "

@@ -20,6 +20,7 @@ from pipeline.config import (
     ServingConfig,
 )
 from pipeline.kubeflow_config import KubeflowConfig, ResourcesConfig
+from pipeline.training_job_config import TrainingJobConfig
 
 
 def load_config(name_or_file: str, overrides: Sequence[str] = ()) -> PipelineConfig:
@@ -119,6 +120,7 @@ _PARTS = (
     BeamConfig,
     ServingConfig,
     ResourcesConfig,
+    TrainingJobConfig,
     KubeflowConfig,
     PipelineConfig,
 )

@@ -3,6 +3,8 @@
 import dataclasses
 import re
 
+from pipeline.training_job_config import TrainingJobConfig
+
 # Where each task finds the volume, and what is no artifact: checkpoints, downloaded corpora, and
 # pushed models unless those go to a bucket.
 WORKSPACE = "/workspace"
@@ -72,6 +74,7 @@ class KubeflowConfig:
             /workspace/serving when not given.
         resources: What a component's pod asks for, by the component's name; that of `default`, or
             2 cores and 8 GiB, for those that are not named.
+        training_job: Several pods that train, if it is not to be the Trainer's own.
         retries: How often a task that failed is tried again.
         skip_without_new_data: Whether a run ends early when the data is that of the run before.
             A run's parameter of the same name overrides it.
@@ -83,6 +86,7 @@ class KubeflowConfig:
     volume: str | None = None
     serving_folder: str | None = None
     resources: dict[str, ResourcesConfig] = dataclasses.field(default_factory=dict)
+    training_job: TrainingJobConfig | None = None
     retries: int = 2
     skip_without_new_data: bool = True
     bucket_secret: str | None = None
@@ -98,6 +102,11 @@ class KubeflowConfig:
                 )
         if self.serving_folder is not None:
             check_bucket("serving_folder", self.serving_folder)
+        if self.training_job and self.training_job.volume not in (None, self.volume):
+            raise ValueError(
+                "training_job.volume must be volume, which the Trainer's own pod has, or not "
+                f"given: got {self.training_job.volume!r} beside {self.volume!r}"
+            )
         if not 0 <= self.retries <= 100:
             raise ValueError(f"retries must be in [0, 100], got {self.retries}")
 

@@ -61,6 +61,12 @@ def test_a_component_without_resources_of_its_own_has_those_of_default():
         ("bucket_secret=-x", "bucket_secret must be a Kubernetes object's name"),
         ("serving_folder=/models", "serving_folder must be gs://BUCKET/..., s3://BUCKET/... or"),
         ("serving_folder=azure://models", "serving_folder must be gs://BUCKET/..., s3://BUCKET"),
+        (
+            "training_job={volume: other}",
+            "training_job.volume must be volume, which the Trainer's own pod has, or not given: "
+            "got 'other' beside None",
+        ),
+        ("training_job={workers: 1}", "training_job: workers must be in [2, 100], got 1"),
         ("retries=-1", "retries must be in [0, 100], got -1"),
     ],
 )
@@ -68,3 +74,8 @@ def test_a_bad_value_is_told_by_key_value_and_rule(override, problem):
     with pytest.raises(ValueError, match=re.escape(problem)) as failure:
         load_config("tiny", [f"kubeflow.{override}"])
     assert "does not describe a run" in str(failure.value)
+
+
+def test_several_workers_need_a_strategy_for_several():
+    with pytest.raises(ValueError, match=r"training\.strategy\.name must be 'multi_worker' where"):
+        load_config("tiny", ["kubeflow.training_job={workers: 2}"])

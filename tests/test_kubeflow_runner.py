@@ -11,6 +11,7 @@ from google.protobuf import json_format
 from kfp import components
 from kfp.pipeline_spec import pipeline_spec_pb2
 
+from components.training_job_spec import TrainingJobSpec
 from kubeflow import runner
 from kubeflow.runner import compile_pipeline, write_pipeline
 from pipeline import cli
@@ -239,6 +240,35 @@ def test_beams_workers_elsewhere_read_and_write_the_bucket_itself(tiny):
             task for task in TASKS if "--keep_gs_uris" in container_of(compiled, task)["args"]
         }
         assert keeping == expected
+
+
+MULTI_WORKER = "training.strategy={name: multi_worker, device: cpu}"
+
+
+def test_the_trainer_is_told_of_the_pods_that_train_in_place_of_its_own(tiny):
+    pipeline, _ = compile_tiny(
+        MULTI_WORKER,
+        "kubeflow.volume=claim",
+        "kubeflow.environment={COLOUR: blue}",
+        "kubeflow.training_job={workers: 4, memory: 3Gi}",
+    )
+    settings = json.loads(parameter_of(pipeline, "Trainer", "custom_config"))
+    spec = TrainingJobSpec(
+        image=IMAGE,
+        volume="claim",
+        mount_path="/workspace",
+        workers=4,
+        memory="3Gi",
+        environment={"COLOUR": "blue"},
+    )
+    assert TrainingJobSpec(**settings["job"]) == spec
+    assert settings["checkpoints"] == "/workspace/checkpoints"
+    assert "job" not in json.loads(parameter_of(tiny, "Trainer", "custom_config"))
+
+
+def test_pods_that_train_without_a_volume_are_an_error():
+    with pytest.raises(ValueError, match=r"^kubeflow\.training_job: volume must be given"):
+        compile_tiny(MULTI_WORKER, "kubeflow.training_job={workers: 4}")
 
 
 def test_another_configuration_has_another_digest_and_the_same_one_the_same(tiny):
