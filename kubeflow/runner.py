@@ -9,7 +9,6 @@ import dataclasses
 import hashlib
 import json
 import os
-import re
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -23,11 +22,13 @@ from tfx.orchestration.kubeflow.v2.kubeflow_v2_dag_runner import (
 )
 from tfx.orchestration.pipeline import Pipeline
 
+from components.start import PRODUCTION, SCRATCH
+from kubeflow.compile_checks import check_components, check_run
 from kubeflow.mirror import PACKAGE
 from kubeflow.run_parameters import RUN_PARAMETERS
 from pipeline.config import PipelineConfig
 from pipeline.graph import create_components
-from pipeline.kubeflow_config import WORKSPACE, KubeflowConfig, check_bucket, is_in_bucket
+from pipeline.kubeflow_config import WORKSPACE, KubeflowConfig, is_in_bucket
 
 # PyPI has a package `kubeflow` too. Ours is found beside it all the same, because the image
 # installs both into one folder: kubeflow/entrypoint.py lies there whether or not an __init__.py
@@ -36,20 +37,13 @@ COMMAND = ["python", "-m", "kubeflow.entrypoint"]
 
 _EXAMPLE_GEN = "CorpusExampleGen"
 
-# What Kubeflow Pipelines and TFX's runner agree on.
-_PIPELINE_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,127}")
-# github.com/distribution/reference: host:port/path:tag@digest
-_IMAGE = re.compile(
-    r"([a-zA-Z0-9][a-zA-Z0-9.-]*(:\d+)?/)?[a-z0-9]+([._/-]+[a-z0-9]+)*"
-    r"(?P<tag>:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(?P<digest>@sha256:[0-9a-f]{64})?"
-)
-
 
 def compile_pipeline(config: PipelineConfig, image: str, pipeline_root: str) -> list[Any]:
     """Returns the file's two YAML documents: the pipeline, and what is Kubernetes' own.
 
     Args:
-        config: The run's. `output` is not used: on the cluster it is the folder /workspace.
+        config: The run's. On the cluster `output` is the folder /workspace, and what paths there
+            are in it begin there.
         image: The container image with this package, by tag or digest.
         pipeline_root: The bucket's folder that all artifacts go to.
 
@@ -57,13 +51,24 @@ def compile_pipeline(config: PipelineConfig, image: str, pipeline_root: str) -> 
         ValueError: The image, the folder, the pipeline's name or a setting is nothing that can run
             on Kubeflow.
     """
-    config = dataclasses.replace(config, output=WORKSPACE)
-    _check(config, image, pipeline_root)
+    config = _below_the_workspace(config)
+    check_run(config, image, pipeline_root)
     serving_base = f"{_serving_folder(config.kubeflow, pipeline_root)}/{config.model_name}"
     # The weights to start from lie on the cluster, where they can't be listed from here.
     job = _training_job(config.kubeflow, image)
     components = create_components(config, serving_base, start_files=[], job=job)
-    _check_resources(config.kubeflow, components)
+    check_components(config.kubeflow, [component.id for component in components])
+    spec = _run_tfxs_runner(config, components, image, pipeline_root)
+    (example_gen,) = (node for node in components if node.id == _EXAMPLE_GEN)
+    if config.beam.is_elsewhere:
+        _let_beams_workers_see(spec, components)
+    _finish(spec, config, pipeline_root, serving_base, example_gen)
+    return [spec, _platform_spec(spec, config.kubeflow)]
+
+
+def _run_tfxs_runner(
+    config: PipelineConfig, components: list[BaseComponent], image: str, pipeline_root: str
+) -> dict[str, Any]:
     pipeline = Pipeline(
         pipeline_name=config.name,
         pipeline_root=pipeline_root,
@@ -76,12 +81,7 @@ def compile_pipeline(config: PipelineConfig, image: str, pipeline_root: str) -> 
             default_image=image, default_commands=COMMAND, use_pipeline_spec_2_1=True
         )
     )
-    spec = runner.run(pipeline, write_out=False)["pipelineSpec"]
-    (example_gen,) = (node for node in components if node.id == _EXAMPLE_GEN)
-    if config.beam.is_elsewhere:
-        _let_beams_workers_see(spec, components)
-    _finish(spec, config, pipeline_root, serving_base, example_gen)
-    return [spec, _platform_spec(spec, config.kubeflow)]
+    return runner.run(pipeline, write_out=False)["pipelineSpec"]
 
 
 def write_pipeline(documents: list[Any], path: str | os.PathLike[str]) -> None:
@@ -97,42 +97,18 @@ def write_pipeline(documents: list[Any], path: str | os.PathLike[str]) -> None:
         staged.unlink(missing_ok=True)
 
 
-def _check(config: PipelineConfig, image: str, pipeline_root: str) -> None:
-    check_bucket("pipeline root", pipeline_root)
-    parts = _IMAGE.fullmatch(image)
-    if not parts or not (parts["tag"] or parts["digest"]):
-        raise ValueError(
-            f"image must be a container image's name with a tag or digest, such as "
-            f"registry.example.com/gpt2-tfx:1.0, got {image!r}"
-        )
-    if not _PIPELINE_NAME.fullmatch(config.name):
-        raise ValueError(
-            "name must be lower-case letters, digits and '-' on Kubeflow, at most 128 of them, "
-            f"got {config.name!r}"
-        )
-    if config.serving.infra_validator:
-        raise ValueError(
-            "serving.infra_validator must be false on Kubeflow: it would start containers by Docker"
-        )
-    for field, path in (("data.path", config.data.path), ("start", config.start)):
-        if path and "/" in path and not path.startswith("/") and not is_in_bucket(path):
-            raise ValueError(
-                f"{field} must be a bucket's URI or a path from the root on Kubeflow, such as "
-                f"{WORKSPACE}/..., got {path!r}"
-            )
-    if config.beam.environment_type == "LOOPBACK":
-        raise ValueError(
-            "beam.environment_type must not be LOOPBACK on Kubeflow: no engine is in a task's pod"
-        )
-    for field, folder in (("pipeline root", pipeline_root), ("data.path", config.data_folder)):
-        config.beam.check_folder(field, folder)
+def _below_the_workspace(config: PipelineConfig) -> PipelineConfig:
+    """Returns the configuration with its paths as they are in a task's container."""
 
+    def place(path: str) -> str:
+        return path if is_in_bucket(path) else os.path.join(WORKSPACE, path)
 
-def _check_resources(config: KubeflowConfig, components: list[BaseComponent]) -> None:
-    known = ["default", *(component.id for component in components)]
-    for name in config.resources:
-        if name not in known:
-            raise ValueError(f"kubeflow.resources: {name!r} must be one of {', '.join(known)}")
+    start, data = config.start, config.data
+    if start not in (SCRATCH, PRODUCTION):
+        start = place(start)
+    if data.path is not None:
+        data = dataclasses.replace(data, path=place(data.path))
+    return dataclasses.replace(config, output=WORKSPACE, start=start, data=data)
 
 
 def _serving_folder(config: KubeflowConfig, pipeline_root: str) -> str:

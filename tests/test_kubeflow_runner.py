@@ -242,6 +242,22 @@ def test_beams_workers_elsewhere_read_and_write_the_bucket_itself(tiny):
         assert keeping == expected
 
 
+@pytest.mark.parametrize(
+    ("given", "there"),
+    [
+        ("my/files", "/workspace/my/files"),
+        ("files", "/workspace/files"),
+        ("/mnt/files", "/mnt/files"),
+        ("s3://bucket/files", "s3://bucket/files"),
+    ],
+)
+def test_paths_begin_where_the_volume_is_mounted(given, there):
+    pipeline, _ = compile_tiny(f"data={{path: '{given}'}}", f"start={given}")
+    parameters = pipeline["root"]["inputDefinitions"]["parameters"]
+    assert parameters["data_root"]["defaultValue"] == there
+    assert json.loads(parameter_of(pipeline, "Trainer", "custom_config"))["start"] == there
+
+
 MULTI_WORKER = "training.strategy={name: multi_worker, device: cpu}"
 
 
@@ -292,7 +308,6 @@ def test_another_configuration_has_another_digest_and_the_same_one_the_same(tiny
         (IMAGE, "s3:///x", [], "pipeline root must be .* got 's3:///x'"),
         (IMAGE, ROOT, ["name=My_Run"], "name must be lower-case letters, .* got 'My_Run'"),
         (IMAGE, ROOT, ["serving.infra_validator=true"], "serving.infra_validator must be false"),
-        (IMAGE, ROOT, ["start=my/weights"], "start must be a bucket's URI or a path from the root"),
         (IMAGE, ROOT, [f"beam={FLINK}"], f"pipeline root must be a gs:// folder.* got '{ROOT}'"),
         (
             IMAGE,
@@ -301,7 +316,6 @@ def test_another_configuration_has_another_digest_and_the_same_one_the_same(tiny
             "data.path must be a gs:// folder.* got '/workspace/data/shakespeare'",
         ),
         (IMAGE, ROOT, [f"beam={LOOPBACK}"], "beam.environment_type must not be LOOPBACK on"),
-        (IMAGE, ROOT, ["data={path: my/texts}"], "data.path must be a bucket's URI or a path"),
         (
             IMAGE,
             ROOT,

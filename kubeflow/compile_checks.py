@@ -1,0 +1,56 @@
+"""What must hold before a pipeline is compiled for Kubeflow."""
+
+import re
+
+from pipeline.config import PipelineConfig
+from pipeline.kubeflow_config import KubeflowConfig, check_bucket
+
+# What Kubeflow Pipelines and TFX's runner agree on.
+_PIPELINE_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,127}")
+# github.com/distribution/reference: host:port/path:tag@digest
+_IMAGE = re.compile(
+    r"([a-zA-Z0-9][a-zA-Z0-9.-]*(:\d+)?/)?[a-z0-9]+([._/-]+[a-z0-9]+)*"
+    r"(?P<tag>:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(?P<digest>@sha256:[0-9a-f]{64})?"
+)
+
+
+def check_run(config: PipelineConfig, image: str, pipeline_root: str) -> None:
+    """Does nothing if the pipeline can run on Kubeflow with this image and this bucket's folder.
+
+    Raises:
+        ValueError: It can't; the message has the field, the value and the rule.
+    """
+    check_bucket("pipeline root", pipeline_root)
+    parts = _IMAGE.fullmatch(image)
+    if not parts or not (parts["tag"] or parts["digest"]):
+        raise ValueError(
+            f"image must be a container image's name with a tag or digest, such as "
+            f"registry.example.com/gpt2-tfx:1.0, got {image!r}"
+        )
+    if not _PIPELINE_NAME.fullmatch(config.name):
+        raise ValueError(
+            "name must be lower-case letters, digits and '-' on Kubeflow, at most 128 of them, "
+            f"got {config.name!r}"
+        )
+    if config.serving.infra_validator:
+        raise ValueError(
+            "serving.infra_validator must be false on Kubeflow: it would start containers by Docker"
+        )
+    if config.beam.environment_type == "LOOPBACK":
+        raise ValueError(
+            "beam.environment_type must not be LOOPBACK on Kubeflow: no engine is in a task's pod"
+        )
+    for field, folder in (("pipeline root", pipeline_root), ("data.path", config.data_folder)):
+        config.beam.check_folder(field, folder)
+
+
+def check_components(config: KubeflowConfig, components: list[str]) -> None:
+    """Does nothing if the resources are those of components that there are.
+
+    Raises:
+        ValueError: One is for another.
+    """
+    known = ["default", *components]
+    for name in config.resources:
+        if name not in known:
+            raise ValueError(f"kubeflow.resources: {name!r} must be one of {', '.join(known)}")
