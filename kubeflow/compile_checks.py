@@ -2,6 +2,7 @@
 
 import re
 
+from model.training_config import StrategyConfig
 from pipeline.config import PipelineConfig
 from pipeline.kubeflow_config import KubeflowConfig, check_bucket
 
@@ -36,12 +37,27 @@ def check_run(config: PipelineConfig, image: str, pipeline_root: str) -> None:
         raise ValueError(
             "serving.infra_validator must be false on Kubeflow: it would start containers by Docker"
         )
+    _check_strategy(config.training.strategy, config.kubeflow)
     if config.beam.environment_type == "LOOPBACK":
         raise ValueError(
             "beam.environment_type must not be LOOPBACK on Kubeflow: no engine is in a task's pod"
         )
     for field, folder in (("pipeline root", pipeline_root), ("data.path", config.data_folder)):
         config.beam.check_folder(field, folder)
+
+
+def _check_strategy(strategy: StrategyConfig, config: KubeflowConfig) -> None:
+    accelerators = config.resources_of("Trainer").accelerators
+    if strategy.name == "mirrored" and strategy.device == "gpu":
+        if accelerators < strategy.num_devices:
+            raise ValueError(
+                "kubeflow.resources: Trainer.accelerators must be >= "
+                f"{strategy.num_devices}, training.strategy.num_devices, got {accelerators}"
+            )
+    elif strategy.name == "multi_worker" and config.training_job is None:
+        raise ValueError(
+            "kubeflow.training_job must be given where training.strategy.name is 'multi_worker'"
+        )
 
 
 def check_components(config: KubeflowConfig, components: list[str]) -> None:

@@ -306,6 +306,18 @@ def test_another_configuration_has_another_digest_and_the_same_one_the_same(tiny
         (IMAGE, "hdfs://bucket/x", [], "pipeline root must be gs://BUCKET/.*, s3://BUCKET/"),
         (IMAGE, "s3://", [], "pipeline root must be .* got 's3://'"),
         (IMAGE, "s3:///x", [], "pipeline root must be .* got 's3:///x'"),
+        (
+            IMAGE,
+            ROOT,
+            ["training.strategy={name: mirrored, num_devices: 2}"],
+            "kubeflow.resources: Trainer.accelerators must be >= 2, .* got 0",
+        ),
+        (
+            IMAGE,
+            ROOT,
+            ["training.strategy={name: multi_worker, device: cpu}"],
+            "kubeflow.training_job must be given where training.strategy.name is 'multi_worker'",
+        ),
         (IMAGE, ROOT, ["name=My_Run"], "name must be lower-case letters, .* got 'My_Run'"),
         (IMAGE, ROOT, ["serving.infra_validator=true"], "serving.infra_validator must be false"),
         (IMAGE, ROOT, [f"beam={FLINK}"], f"pipeline root must be a gs:// folder.* got '{ROOT}'"),
