@@ -271,7 +271,7 @@ def test_the_role_for_the_trainer_allows_just_what_it_asks(cluster):
     cluster.happen = fail
     with pytest.raises(TrainingJobError):
         training_job(cluster).follow()
-    manifests = list(yaml.safe_load_all((MANIFESTS / "training-job-rbac.yaml").read_text()))
+    manifests = list(yaml.safe_load_all((MANIFESTS / "rbac.yaml").read_text()))
     assert [check_manifest(manifest) for manifest in manifests] == [[], []]
     allowed = {
         (group, resource, verb)
