@@ -114,19 +114,19 @@ class Summary:
 def summarize(config: PipelineConfig) -> Summary:
     """Returns the summary of the newest run of this configuration's pipeline."""
     nodes = read_last_run(config.metadata_path, config.name)
-    counts = _read_json(nodes["CorpusExampleGen"], "examples", corpus_counts.COUNTS)
-    training = _read_json(nodes["Trainer"], "model_run", trainer.REPORT)
-    compared = _read_json(nodes["BaselineModel"], "baseline", baseline.REPORT)
+    counts = read_json(nodes["CorpusExampleGen"], "examples", corpus_counts.COUNTS)
+    training = read_json(nodes["Trainer"], "model_run", trainer.REPORT)
+    compared = read_json(nodes["BaselineModel"], "baseline", baseline.REPORT)
     evaluation = nodes["Evaluator"].output("evaluation").uri
-    candidate = _read_metrics(evaluation, CANDIDATE)
+    candidate = read_metrics(evaluation, CANDIDATE)
     production = {}
     if compared["version"] is not None:
-        production = _read_metrics(evaluation, BASELINE)[()]
-    blessed = _custom_int(nodes["Evaluator"].output("blessing"), "blessed") == 1
+        production = read_metrics(evaluation, BASELINE)[()]
+    blessed = custom_int(nodes["Evaluator"].output("blessing"), "blessed") == 1
     infra_blessing = nodes["ServingCheck"].output("blessing")
-    servable = _custom_int(infra_blessing, "blessed") == 1
+    servable = custom_int(infra_blessing, "blessed") == 1
     pushed_model = nodes["Pusher"].output("pushed_model")
-    was_pushed = _custom_int(pushed_model, "pushed") == 1
+    was_pushed = custom_int(pushed_model, "pushed") == 1
     return Summary(
         pipeline=config.name,
         documents=counts["kept"],
@@ -145,12 +145,12 @@ def summarize(config: PipelineConfig) -> Summary:
         baseline_bits_per_byte=production.get("bits_per_byte"),
         baseline_version=compared["version"],
         blessed=blessed,
-        not_blessed_because=[] if blessed else _read_failures(evaluation),
+        not_blessed_because=[] if blessed else read_failures(evaluation),
         servable=servable,
         not_servable_because=(
             []
             if servable
-            else _read(os.path.join(infra_blessing.uri, serving_check.REPORT)).splitlines()
+            else read_text(os.path.join(infra_blessing.uri, serving_check.REPORT)).splitlines()
         ),
         pushed_path=(
             pushed_model.custom_properties["pushed_destination"].string_value
@@ -168,16 +168,18 @@ def summarize(config: PipelineConfig) -> Summary:
     )
 
 
-def _read_json(node: Node, output: str, name: str) -> dict[str, Any]:
-    return json.loads(_read(os.path.join(node.output(output).uri, name)))
+def read_json(node: Node, output: str, name: str) -> dict[str, Any]:
+    """Returns what is in the JSON file of that name in a component's output."""
+    return json.loads(read_text(os.path.join(node.output(output).uri, name)))
 
 
-def _read(path: str) -> str:
+def read_text(path: str) -> str:
+    """Returns what is in the file."""
     with fileio.open(path) as file:
         return file.read()
 
 
-def _read_metrics(evaluation: str, model_name: str) -> dict[tuple, dict[str, float]]:
+def read_metrics(evaluation: str, model_name: str) -> dict[tuple, dict[str, float]]:
     """Returns the metrics of each slice; the whole split's key is ()."""
     result = tfma.load_eval_result(evaluation, model_name=model_name)
     return {
@@ -191,10 +193,10 @@ def _read_metrics(evaluation: str, model_name: str) -> dict[tuple, dict[str, flo
     }
 
 
-def _read_failures(evaluation: str) -> list[str]:
+def read_failures(evaluation: str) -> list[str]:
     """Returns a sentence for each of TFMA's thresholds that the candidate failed."""
-    candidate = _read_metrics(evaluation, CANDIDATE)[()]
-    baseline = _read_metrics(evaluation, BASELINE)[()]
+    candidate = read_metrics(evaluation, CANDIDATE)[()]
+    baseline = read_metrics(evaluation, BASELINE)[()]
     sentences = []
     validation = tfma.load_validation_result(evaluation)
     for failure in (f for s in validation.metric_validations_per_slice for f in s.failures):
@@ -208,5 +210,6 @@ def _read_failures(evaluation: str) -> list[str]:
     return sentences or [f"see {evaluation}"]
 
 
-def _custom_int(artifact: mlmd.Artifact, name: str) -> int:
+def custom_int(artifact: mlmd.Artifact, name: str) -> int:
+    """Returns a number that a component wrote on its output; 0 if it did not."""
     return artifact.custom_properties[name].int_value

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from components.evaluation import BASELINE, CANDIDATE, eval_config
-from pipeline.summary import Summary, _read_failures, _read_metrics
+from pipeline.summary import Summary, read_failures, read_metrics
 from tests.made_models import Document, evaluate
 
 DOCUMENTS = [Document([0, 0, 0], 4, "play"), Document([0], 2, "poem")]
@@ -19,7 +19,7 @@ def test_each_threshold_that_was_missed_is_told_with_what_it_is_and_what_it_shou
     evaluation = evaluate(
         tmp_path, eval_config(90, 0.25), DOCUMENTS, [math.log(100)], [math.log(120)]
     )
-    assert _read_failures(evaluation) == [
+    assert read_failures(evaluation) == [
         "perplexity is 100.0, needed 90 or less",
         "perplexity is 100.0, needed 90.0 or less against the baseline's 120.0",
     ]
@@ -27,13 +27,13 @@ def test_each_threshold_that_was_missed_is_told_with_what_it_is_and_what_it_shou
 
 def test_a_candidate_that_diverged_is_told_too(tmp_path):
     evaluation = evaluate(tmp_path, eval_config(90, 0), DOCUMENTS, [1000.0], [math.log(120)])
-    assert _read_failures(evaluation) == [
+    assert read_failures(evaluation) == [
         "perplexity is inf, needed 90 or less",
         "perplexity is inf, needed 120.0 or less against the baseline's 120.0",
     ]
     of_poems = (("source", "poem"),)
-    assert _read_metrics(evaluation, CANDIDATE)[of_poems]["perplexity"] == math.inf
-    assert _read_metrics(evaluation, BASELINE)[of_poems]["perplexity"] == pytest.approx(120)
+    assert read_metrics(evaluation, CANDIDATE)[of_poems]["perplexity"] == math.inf
+    assert read_metrics(evaluation, BASELINE)[of_poems]["perplexity"] == pytest.approx(120)
 
 
 SUMMARY: dict[str, Any] = {
