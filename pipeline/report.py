@@ -57,7 +57,7 @@ def render_report(config: PipelineConfig) -> str:
         runs = read_run_reports(config, MAX_RUNS)
     except LookupError as error:
         raise ValueError(
-            f"{error.args[0]}: `gpt2-tfx run` with this configuration first"
+            f"{error.args[0]}; `gpt2-tfx run` with the same --config and --set makes one"
         ) from error
     trained = _newest(runs, "training")
     curves = read_curves(trained) if trained else None
@@ -175,7 +175,7 @@ def _environment() -> jinja2.Environment:
     )
     environment.filters.update(
         number="{:,}".format,
-        count=_count,
+        plural=_plural,
         decimal=_decimal,
         date=_date,
         duration=_duration,
@@ -185,7 +185,7 @@ def _environment() -> jinja2.Environment:
     return environment
 
 
-def _count(number: int, noun: str) -> str:
+def _plural(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 

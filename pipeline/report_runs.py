@@ -177,7 +177,7 @@ class _Reader:
         artifact = self.artifact(component, output)
         if artifact is None:
             return None
-        path = os.path.join(artifact.uri, name)
+        path = os.path.join(artifact.uri, name) if name else artifact.uri
         if fileio.exists(path):
             return path
         self.missing.append(path)

@@ -91,9 +91,11 @@ class Page:
         features = [{"name": "prefers-color-scheme", "value": scheme}]
         self.call("Emulation.setEmulatedMedia", features=features)
 
-    def screenshot(self) -> bytes:
-        """What the window shows, as PNG."""
-        return base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"])
+    def screenshot(self, y: float, width: float, height: float) -> bytes:
+        """A PNG of what the page shows from `y` on."""
+        clip = {"x": 0, "y": y, "width": width, "height": height, "scale": 1}
+        answer = self.call("Page.captureScreenshot", format="png", clip=clip)
+        return base64.b64decode(answer["data"])
 
     def wait_for(self, condition: str, seconds: float = 60.0) -> None:
         deadline = time.monotonic() + seconds
