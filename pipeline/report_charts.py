@@ -8,7 +8,7 @@ import numpy as np
 
 # In the SVG's own units, which are CSS pixels where the page is wide enough.
 WIDTH, HEIGHT = 560, 270
-LEFT, RIGHT, TOP, BOTTOM = 58, 14, 12, 42
+LEFT, RIGHT, TOP, BOTTOM = 58, 24, 12, 42
 
 # Of a chart with a row for each source.
 ROW_HEIGHT, LABEL_WIDTH = 22, 190
@@ -136,15 +136,8 @@ def log_steps(low: float, high: float) -> list[float]:
     return steps[first : max(last, first + 1) + 1]
 
 
-def _y_scale(values: Sequence[float]) -> tuple[Scale, list[Tick]]:
-    """Returns a vertical scale that holds the values, and its ticks; by logarithm if they differ
-    tenfold.
-    """
-    low, high = min(values), max(values)
-    is_log = low > 0 and high / low > 10
-    steps = log_steps(low, high) if is_log else round_steps(low, high)
-    scale = Scale(steps[0], steps[-1], HEIGHT - BOTTOM, TOP, is_log)
-    return scale, scale.ticks(steps)
+def _y_scale(steps: Sequence[float], is_log: bool = False) -> Scale:
+    return Scale(steps[0], steps[-1], HEIGHT - BOTTOM, TOP, is_log)
 
 
 def line_chart(title: str, curves: dict[str, Points]) -> Chart | None:
@@ -159,13 +152,14 @@ def line_chart(title: str, curves: dict[str, Points]) -> Chart | None:
         return None
     last = max(step for points in curves.values() for step, _ in points)
     steps = round_steps(0, last, least=1)
-    x, (y, y_ticks) = Scale(0, steps[-1], LEFT, WIDTH - RIGHT), _y_scale(values)
+    y_steps = round_steps(min(values), max(values))
+    x, y = Scale(0, steps[-1], LEFT, WIDTH - RIGHT), _y_scale(y_steps)
     lines = []
     for colour, (name, points) in enumerate(curves.items(), start=1):
         dots = [Dot(x(s), y(v), f"{name} {v:.4g} at step {s:,.0f}") for s, v in points]
         lines.append(Line(name, colour, _path(dots), dots if len(dots) <= 60 else []))
     return Chart(
-        title, "step", x.ticks(steps), y_ticks,
+        title, "step", x.ticks(steps), y.ticks(y_steps),
         lines=lines, legend=[(line.name, line.colour) for line in lines],
     )  # fmt: skip
 
@@ -179,6 +173,8 @@ def runs_chart(
 ) -> Chart | None:
     """Returns a chart of perplexity by run, or None if there are fewer than two.
 
+    The scale is logarithmic where perplexities differ tenfold.
+
     Args:
         candidates: Number of the run, its model's perplexity, whether that was pushed.
         in_production: Number of the run, perplexity of the model that it was compared with.
@@ -188,7 +184,11 @@ def runs_chart(
     if len(candidates) < 2:
         return None
     numbers = [number for number, *_ in candidates]
-    y, y_ticks = _y_scale([p for _, p, *_ in candidates] + [p for _, p in in_production])
+    values = [p for _, p, *_ in candidates] + [p for _, p in in_production]
+    low, high = min(values), max(values)
+    is_log = high / low > 10
+    y_steps = log_steps(low, high) if is_log else round_steps(low, high)
+    y = _y_scale(y_steps, is_log)
     x = Scale(numbers[0] - 0.5, numbers[-1] + 0.5, LEFT, WIDTH - RIGHT)
     every = math.ceil((numbers[-1] - numbers[0] + 1) / 15)
     models = [
@@ -207,7 +207,7 @@ def runs_chart(
     return Chart(
         "Perplexity of each run's model, and of the model in production then",
         "run",
-        x.ticks(range(numbers[0], numbers[-1] + 1, every)), y_ticks,
+        x.ticks(range(numbers[0], numbers[-1] + 1, every)), y.ticks(y_steps),
         lines=[Line("model", 1, _path(models), models), Line("in production", 2, "", before)],
         legend=[("pushed", 1), ("not pushed", -1), ("in production at that time", 2)],
     )  # fmt: skip
@@ -224,7 +224,7 @@ def source_chart(title: str, scores: Sequence[tuple[str, float, float]]) -> Char
     if not finite:
         return None
     steps = round_steps(0, max(finite))
-    x = Scale(0, steps[-1], LABEL_WIDTH, WIDTH - RIGHT - 40)
+    x = Scale(0, steps[-1], LABEL_WIDTH, WIDTH - RIGHT - 30)
 
     def position(value: float) -> float:
         return x(min(value, steps[-1]))  # one that is infinite goes to the end
@@ -258,7 +258,7 @@ def histogram(title: str, lengths: dict[str, np.ndarray]) -> Chart | None:
         return None
     longest, most = int(together.max()), float(np.quantile(together, 0.99))
     limit = most if longest > 2 * most else longest
-    steps = round_steps(0, limit, count=6, least=1)
+    steps = round_steps(0, limit, count=8, least=1)
     each = max(1, round(30 / (len(steps) - 1)))  # columns between two ticks
     edges = np.linspace(0, steps[-1], each * (len(steps) - 1) + 1)
     cut = {name: np.minimum(values, steps[-1]) for name, values in lengths.items()}
@@ -266,7 +266,7 @@ def histogram(title: str, lengths: dict[str, np.ndarray]) -> Chart | None:
     highest = int(np.sum(list(counts.values()), axis=0).max())
     x = Scale(0, steps[-1], LEFT, WIDTH - RIGHT)
     y_steps = round_steps(0, highest, count=4, least=1)
-    y = Scale(0, y_steps[-1], HEIGHT - BOTTOM, TOP)
+    y = _y_scale(y_steps)
     bars, below = [], np.zeros(len(edges) - 1, int)
     for colour, (name, heights) in enumerate(counts.items(), start=1):
         for index in np.flatnonzero(heights):

@@ -21,8 +21,8 @@ from pipeline.report_runs import RunReport
 # More of them would make a page that nobody reads to the end; the file has them all.
 SHOWN_REFUSALS = 50
 
-# Points of a curve: no screen shows more, and a long training has a line for each of its steps.
-CURVE_POINTS = 400
+# Points of a curve. The loss of a step depends on its few texts; a mean shows where it goes.
+CURVE_POINTS = 120
 
 SPLITS = ("train", "eval")
 

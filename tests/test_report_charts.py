@@ -107,7 +107,7 @@ def test_each_source_has_a_bar_and_a_mark_and_one_that_is_infinite_ends_at_the_e
     chart = source_chart("", [("play", 100.0, 50.0), ("poem", math.inf, 200.0)])
     assert chart
     play, poem = chart.rows
-    edge = WIDTH - RIGHT - 40
+    edge = WIDTH - RIGHT - 30
     assert [tick.label for tick in chart.x_ticks] == ["0", "50", "100", "150", "200"]
     assert play.bar == pytest.approx((edge - LABEL_WIDTH) / 2)
     assert play.mark == pytest.approx(LABEL_WIDTH + (edge - LABEL_WIDTH) / 4)
