@@ -133,7 +133,7 @@ def _source_chart(measured: RunReport | None) -> Chart | None:
         return None
     return report_charts.source_chart(
         f"Perplexity by source, compared with {measured.baseline_name}",
-        [(score.source, score.perplexity, score.baseline) for score in measured.sources],
+        [(score.name, score.perplexity, score.baseline) for score in measured.sources],
     )
 
 

@@ -43,10 +43,10 @@ class Step:
 
 
 @dataclasses.dataclass(frozen=True)
-class SourceScore:
-    """What the Evaluator measured on one source of the eval split; `baseline` is a perplexity."""
+class SliceScore:
+    """What the Evaluator measured on one slice of the eval split; `baseline` is a perplexity."""
 
-    source: str
+    name: str
     documents: int
     perplexity: float
     bits_per_byte: float
@@ -69,7 +69,7 @@ class RunReport:
         compared: BaselineModel's `baseline.json`.
         perplexity, bits_per_byte: The candidate's, on the whole eval split.
         baseline_perplexity: Of what it was compared with.
-        sources: The same for each source.
+        sources, parts: The same for each source, and for new data and that of earlier spans.
         blessed, not_blessed_because: The Evaluator's decision.
         servable, not_servable_because: The serving check's.
         pushed_path: The folder of the version that it pushed, or that an earlier run with nothing
@@ -91,7 +91,8 @@ class RunReport:
     perplexity: float | None = None
     bits_per_byte: float | None = None
     baseline_perplexity: float | None = None
-    sources: list[SourceScore] = dataclasses.field(default_factory=list)
+    sources: list[SliceScore] = dataclasses.field(default_factory=list)
+    parts: list[SliceScore] = dataclasses.field(default_factory=list)
     blessed: bool | None = None
     not_blessed_because: list[str] = dataclasses.field(default_factory=list)
     servable: bool | None = None
@@ -202,20 +203,30 @@ def _read_evaluation(reader: _Reader) -> dict[str, Any]:
         "perplexity": candidate[()]["perplexity"],
         "bits_per_byte": candidate[()]["bits_per_byte"],
         "baseline_perplexity": production[()]["perplexity"],
-        "sources": [
-            SourceScore(
-                source=str(slice_key[0][1]),
-                documents=int(metrics["example_count"]),
-                perplexity=metrics["perplexity"],
-                bits_per_byte=metrics["bits_per_byte"],
-                baseline=production[slice_key]["perplexity"],
-            )
-            for slice_key, metrics in sorted(candidate.items())
-            if slice_key
-        ],
+        "sources": _scores_by("source", candidate, production),
+        "parts": _scores_by("part", candidate, production),
         "blessed": blessed,
         "not_blessed_because": [] if blessed else read_failures(path),
     }
+
+
+def _scores_by(
+    feature: str,
+    candidate: dict[tuple, dict[str, float]],
+    production: dict[tuple, dict[str, float]],
+) -> list[SliceScore]:
+    """Returns the slices that are cut by this feature."""
+    return [
+        SliceScore(
+            name=str(slice_key[0][1]),
+            documents=int(metrics["example_count"]),
+            perplexity=metrics["perplexity"],
+            bits_per_byte=metrics["bits_per_byte"],
+            baseline=production[slice_key]["perplexity"],
+        )
+        for slice_key, metrics in sorted(candidate.items())
+        if slice_key and slice_key[0][0] == feature
+    ]
 
 
 def _read_serving_check(reader: _Reader) -> dict[str, Any]:
@@ -247,7 +258,8 @@ def _read_data(node: Node | None, examples: mlmd.Artifact | None) -> dict[str, A
         found |= properties(examples.custom_properties)
     fingerprint = found.get("input_fingerprint", "")
     # As `split:corpus,num_files:4,total_bytes:97880,...` (tfx/components/example_gen/utils.py).
-    parts = dict(part.partition(":")[::2] for part in fingerprint.split(",") if part)
+    newest = fingerprint.partition("\n")[0]  # a line for each earlier span follows
+    parts = dict(part.partition(":")[::2] for part in newest.split(",") if part)
     has_spans = "span-" in found.get("input_config", "")
     return {
         "folder": found.get("input_base", ""),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.chromium import Page, find_chromium, open_page
 
-WIDTH = 1000  # CSS pixels
+WIDTH = 1240  # CSS pixels: all columns of the table
 
 # For each picture: the taste of who looks, the first and the last element that it shows.
 PICTURES = {
