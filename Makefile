@@ -38,8 +38,9 @@ generate: $(INSTALLED)  ## Have the server continue a text (PROMPT="To be")
 status: $(INSTALLED)  ## Say which versions are being served
 	.venv/bin/gpt2-tfx status --config "$(CONFIG)"
 
+# Two processes, as continuous integration has two cores; a file's tests share what they set up.
 test: $(INSTALLED)  ## Run the tests
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest -n 2 --dist loadfile
 
 lint: $(INSTALLED)  ## Check style and types
 	.venv/bin/ruff check .

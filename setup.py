@@ -8,7 +8,7 @@ setup(
     description="GPT-2 trained, evaluated and served by one TensorFlow Extended pipeline",
     license="Apache-2.0",
     python_requires=">=3.10,<3.14",
-    packages=["components", "data", "model", "pipeline", "serving"],
+    packages=["components", "data", "kubeflow", "model", "pipeline", "serving"],
     package_data={
         "data": ["*.pbtxt", "sample/*"],
         "pipeline": ["configs/*.yaml", "templates/*"],
@@ -45,13 +45,21 @@ setup(
     ],
     extras_require={
         # TFX's own extra has these bounds too, but leaves kfp out on Python 3.12 and newer.
-        "kubeflow": ["kfp>=2.16,<2.17", "kfp-pipeline-spec>=2.16,<2.17", "kubernetes>=26,<27"],
+        "kubeflow": [
+            "boto3>=1.28,<2",  # Beam reads and writes s3:// with it
+            "kfp>=2.16,<2.17",
+            "kfp-pipeline-spec>=2.16,<2.17",
+            "kfp-server-api>=2.16,<3",
+            "urllib3>=2,<3",
+            "kubernetes>=26,<27",
+        ],
         "dev": [
             "cryptography>=42",  # certificates for the tests of TLS
             "hypothesis>=6.100",
             "mypy>=1.15",
             "pytest>=8.3",
             "pytest-timeout>=2.3",
+            "pytest-xdist>=3.6",
             "ruff>=0.11",
             "types-protobuf>=6,<8",
             "types-PyYAML",

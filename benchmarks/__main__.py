@@ -35,19 +35,13 @@ BENCHMARKS: dict[str, tuple[Any, ...]] = {
     "transform_tokens_per_second_vs_tiktoken": ("benchmarks.transform_throughput:run",),
     "encode_200_words_ms": ("benchmarks.encode_prompt:run",),
     "server_8_clients_vs_1": ("benchmarks.server_throughput:run",),
+    "decode_batch1_xla_vs_memory_limit": ("benchmarks.decoding:one_row_vs_memory_limit",),
+} | {
+    f"decode_batch{batch}_{export}_vs_{peer}": ("benchmarks.decoding:compare", peer, export, batch)
+    for batch in (1, 8)
+    for export in ("xla", "portable")
+    for peer in ("huggingface", "kerashub")
 }
-
-
-for _batch in (1, 8):
-    for _export in ("xla", "portable"):
-        for _peer in ("huggingface", "kerashub"):
-            BENCHMARKS[f"decode_batch{_batch}_{_export}_vs_{_peer}"] = (
-                "benchmarks.decoding:compare",
-                _peer,
-                _export,
-                _batch,
-            )
-BENCHMARKS["decode_batch1_xla_vs_memory_limit"] = ("benchmarks.decoding:one_row_vs_memory_limit",)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -11,13 +10,13 @@ from types import TracebackType
 from typing import Any
 
 import grpc
-import tensorflow as tf
-from tensorflow_serving.apis import predict_pb2
+from tensorflow_serving.apis import model_pb2, predict_pb2
 from tensorflow_serving.apis.prediction_service_pb2_grpc import PredictionServiceStub
 
 from benchmarks.processes import ROOT
+from benchmarks.workers import memory_bytes
 from benchmarks.workers.server import MODEL_NAME
-from serving import MAX_MESSAGE_BYTES
+from serving import MAX_MESSAGE_BYTES, connection
 
 
 class ServerProcess:
@@ -56,11 +55,7 @@ class ServerProcess:
         Raises:
             OSError: It has ended.
         """
-        status = Path(f"/proc/{self._process.pid}/status").read_text()
-        found = re.search(r"^VmRSS:\s+(\d+) kB$", status, re.MULTILINE)
-        if found is None:  # what is left of a process when it has ended
-            raise OSError(f"the server ended with exit status {self._process.poll()}")
-        return int(found[1]) * 1024
+        return memory_bytes(self._process.pid, "VmRSS")
 
     def __enter__(self) -> "ServerProcess":
         return self
@@ -89,9 +84,4 @@ def connect(address: str) -> tuple[grpc.Channel, PredictionServiceStub]:
 
 def make_request(signature: str, inputs: Mapping[str, Any]) -> predict_pb2.PredictRequest:
     """Returns a request for the newest version; values are what `tf.make_tensor_proto` takes."""
-    request = predict_pb2.PredictRequest()
-    request.model_spec.name = MODEL_NAME
-    request.model_spec.signature_name = signature
-    for name, value in inputs.items():
-        request.inputs[name].CopyFrom(tf.make_tensor_proto(value))
-    return request
+    return connection.make_request(model_pb2.ModelSpec(name=MODEL_NAME), signature, inputs)

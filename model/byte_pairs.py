@@ -38,6 +38,9 @@ third and fourth and so on, if the gap before the first lets it.
 
 # Shapes: T tokens of all words, one word behind the other. Gap t lies behind token t.
 
+import functools
+
+import numpy as np
 import tensorflow as tf
 
 from model.tokenizer import VOCAB_SIZE, gpt2_merges
@@ -59,11 +62,11 @@ class BytePairs(tf.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        pairs, ranks, floors = zip(*_pairs(), strict=True)
+        pairs, ranks, floors = _pairs().T
         # The last one is found for pairs beyond all others and is none of them.
-        self._pairs = tf.constant([*pairs, VOCAB_SIZE**2], tf.int64)
-        self._ranks = tf.constant([*ranks, NEVER], tf.int32)
-        self._floors = tf.constant([*floors, NEVER], tf.int32)
+        self._pairs = tf.constant(np.append(pairs, VOCAB_SIZE**2), tf.int64)
+        self._ranks = tf.constant(np.append(ranks, NEVER), tf.int32)
+        self._floors = tf.constant(np.append(floors, NEVER), tf.int32)
 
     def merge(self, ids_T: tf.Tensor, is_last_T: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns the tokens after all merges, and the place in `ids_T` where each of them ends.
@@ -128,8 +131,9 @@ def certain_merges(rank_T: tf.Tensor, floor_T: tf.Tensor) -> tf.Tensor:
     return (rank_T < NEVER) & is_even_T & (is_certain_T | is_lowest_T)
 
 
-def _pairs() -> list[tuple[int, int, int]]:
-    """Returns left * VOCAB_SIZE + right, rank and floor of each pair that may join, sorted."""
+@functools.cache
+def _pairs() -> np.ndarray:
+    """Returns int64 [pairs, 3]: left * VOCAB_SIZE + right, rank and floor of each pair, sorted."""
     parts = {merged: (left, right) for left, right, merged in gpt2_merges()}
     ranks = {left * VOCAB_SIZE + right: merged for merged, (left, right) in parts.items()}
     floors: dict[int, int] = {}
@@ -137,7 +141,9 @@ def _pairs() -> list[tuple[int, int, int]]:
         for ends_left in _spine(left, 1, parts):
             for begins_right in _spine(right, 0, parts):
                 floors.setdefault(ends_left * VOCAB_SIZE + begins_right, merged)
-    return [(pair, ranks.get(pair, NEVER), floor) for pair, floor in sorted(floors.items())]
+    return np.array(
+        [(pair, ranks.get(pair, NEVER), floor) for pair, floor in sorted(floors.items())], np.int64
+    )
 
 
 def _spine(token: int, side: int, parts: dict[int, tuple[int, int]]) -> list[int]:

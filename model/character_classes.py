@@ -5,6 +5,7 @@ one of their own. So tiktoken's engine is asked. It drops what its pattern does 
 encoding of single bytes with the pattern `\p{L}` gives back the letters of a text and nothing else.
 """
 
+import functools
 import sys
 
 import numpy as np
@@ -16,6 +17,7 @@ _PATTERNS = {LETTER: r"\p{L}+", NUMBER: r"\p{N}+", SPACE: r"\s+"}
 _SURROGATES = range(0xD800, 0xE000)
 
 
+@functools.cache
 def character_classes() -> np.ndarray:
     """Returns uint8 [0x110000]: the class of each code point, OTHER for surrogates.
 
@@ -26,6 +28,7 @@ def character_classes() -> np.ndarray:
     classes = np.full(sys.maxunicode + 1, OTHER, np.uint8)
     for number, pattern in _PATTERNS.items():
         classes[[ord(character) for character in _matches(pattern, text)]] = number
+    classes.flags.writeable = False  # it is everyone's
     return classes
 
 

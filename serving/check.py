@@ -14,12 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-import tensorflow as tf
-from tensorflow_serving.apis import get_model_status_pb2, predict_pb2
-from tensorflow_serving.apis.model_service_pb2_grpc import ModelServiceStub
-from tensorflow_serving.apis.prediction_service_pb2_grpc import PredictionServiceStub
+from tensorflow_serving.apis import get_model_status_pb2
 
-from serving import MAX_MESSAGE_BYTES
+from serving.connection import Connection, ServingError
 from serving.options import ServerOptions
 from serving.server import Server
 
@@ -30,12 +27,12 @@ _OK = grpc.StatusCode.OK
 _INVALID = grpc.StatusCode.INVALID_ARGUMENT
 
 # Texts that went wrong elsewhere; the last is no UTF-8.
-_TEXTS: list[str | bytes] = [
-    "To be",
-    "",
-    " \n\n ",
-    "naïve 👩‍👩‍👧 <|endoftext|>",
-    "x" * 5000,
+_TEXTS = [
+    b"To be",
+    b"",
+    b" \n\n ",
+    "naïve 👩‍👩‍👧 <|endoftext|>".encode(),
+    b"x" * 5000,
     b"\xff\xfe",
 ]
 
@@ -63,40 +60,33 @@ def check_model(folder: str | Path) -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="serving-check-") as base:
         (Path(base) / "1").symlink_to(Path(folder).absolute(), target_is_directory=True)
         with Server(base, _NAME, ServerOptions(port=0), report=lambda line: None) as server:
-            channel = grpc.insecure_channel(
-                server.address,
-                [
-                    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-                    # Else http_proxy catches calls to our own machine too.
-                    ("grpc.enable_http_proxy", 0),
-                ],
-            )
-            with channel:
-                trouble = _load_trouble(ModelServiceStub(channel))
+            connection = Connection(server.address, _NAME, _SECONDS)
+            try:
+                trouble = _load_trouble(connection)
                 if trouble:
                     yield trouble
                     return
-                yield from _wrong_answers(PredictionServiceStub(channel))
+                yield from _wrong_answers(connection)
+            finally:
+                connection.close()
 
 
-def _load_trouble(service: ModelServiceStub) -> str | None:
-    request = get_model_status_pb2.GetModelStatusRequest()
-    request.model_spec.name = _NAME
-    (status,) = service.GetModelStatus(request, timeout=_SECONDS).model_version_status
+def _load_trouble(connection: Connection) -> str | None:
+    (status,) = connection.status().model_version_status
     if status.state == get_model_status_pb2.ModelVersionStatus.AVAILABLE:
         return None
     return f"the server cannot load it: {status.status.error_message}"
 
 
-def _wrong_answers(service: PredictionServiceStub) -> Iterator[str]:
+def _wrong_answers(connection: Connection) -> Iterator[str]:
     first = _Request("a prompt", "serving_default", {"prompts": ["To be"], "max_new_tokens": [1]})
-    before, _ = _ask(service, first)
+    before, _ = _ask(connection, first)
     for request in (first, *_ordinary(), *_hostile()):
-        _, found = _ask(service, request)
+        _, found = _ask(connection, request)
         if found[0] != request.code:
             yield f"{request.description}: expected {request.code.name}, got {_described(found)}"
-    yield from _wrong_round_trips(service)
-    after, found = _ask(service, first)
+    yield from _wrong_round_trips(connection)
+    after, found = _ask(connection, first)
     if after != before:
         yield f"a prompt: another answer than at first, {_described(found)}"
 
@@ -146,36 +136,30 @@ def _hostile() -> list[_Request]:
     ]
 
 
-def _wrong_round_trips(service: PredictionServiceStub) -> Iterator[str]:
+def _wrong_round_trips(connection: Connection) -> Iterator[str]:
     """Yields a line for each text that encoding and decoding do not bring back."""
-    encoded, found = _ask(service, _Request("", "encode", {"texts": _TEXTS}))
+    encoded, found = _ask(connection, _Request("", "encode", {"texts": _TEXTS}))
     decoded: dict[str, Any] = {}
     if encoded:
-        decoded, found = _ask(service, _Request("", "decode", encoded))
+        decoded, found = _ask(connection, _Request("", "decode", encoded))
     if not decoded:
         yield f"texts to encode and decode: expected OK, got {_described(found)}"
         return
     for text, back in zip(_TEXTS, decoded["texts"], strict=True):
-        sent = text if isinstance(text, str) else text.decode(errors="replace")
-        if back != sent.encode():
+        sent = text.decode(errors="replace").encode()
+        if back != sent:
             yield f"encode and decode: expected {sent[:50]!r}, got {back[:50]!r}"
 
 
 def _ask(
-    service: PredictionServiceStub, asked: _Request
+    connection: Connection, asked: _Request
 ) -> tuple[dict[str, Any], tuple[grpc.StatusCode, str]]:
     """Returns the outputs, none if it failed, and the status with its message."""
-    request = predict_pb2.PredictRequest()
-    request.model_spec.name = _NAME
-    request.model_spec.signature_name = asked.signature
-    for name, value in asked.inputs.items():
-        request.inputs[name].CopyFrom(tf.make_tensor_proto(tf.convert_to_tensor(value)))
     try:
-        response = service.Predict(request, timeout=_SECONDS)
-    except grpc.RpcError as error:
-        return {}, (error.code(), error.details())
-    outputs = {name: tf.make_ndarray(value).tolist() for name, value in response.outputs.items()}
-    return outputs, (_OK, "")
+        outputs, _ = connection.predict(asked.signature, asked.inputs)
+    except ServingError as error:
+        return {}, (error.code, error.details)
+    return {name: value.tolist() for name, value in outputs.items()}, (_OK, "")
 
 
 def _described(status: tuple[grpc.StatusCode, str]) -> str:

@@ -99,17 +99,18 @@ class Connection:
         self._model = model_service_pb2_grpc.ModelServiceStub(self._channel)
 
     def predict(
-        self, signature: str, inputs: Mapping[str, np.ndarray]
+        self, signature: str, inputs: Mapping[str, Any]
     ) -> tuple[dict[str, np.ndarray], int]:
         """Returns a signature's outputs, and the version that gave them.
+
+        Args:
+            signature: Its name.
+            inputs: By name, what `tf.make_tensor_proto` takes.
 
         Raises:
             ServingError: The server refused the call, or did not answer in time.
         """
-        request = predict_pb2.PredictRequest(model_spec=self._model_spec)
-        request.model_spec.signature_name = signature
-        for name, array in inputs.items():
-            request.inputs[name].CopyFrom(tf.make_tensor_proto(array))
+        request = make_request(self._model_spec, signature, inputs)
         response = self._call(self._prediction.Predict, request)
         outputs = {name: tf.make_ndarray(proto) for name, proto in response.outputs.items()}
         return outputs, response.model_spec.version.value
@@ -151,6 +152,17 @@ class Connection:
             ),
             grpc.StatusCode.UNIMPLEMENTED: f"what answers at {self._address} is another service",
         }.get(code, "")
+
+
+def make_request(
+    model_spec: model_pb2.ModelSpec, signature: str, inputs: Mapping[str, Any]
+) -> predict_pb2.PredictRequest:
+    """Returns a request to the model for a signature; the inputs as `Connection.predict`'s."""
+    request = predict_pb2.PredictRequest(model_spec=model_spec)
+    request.model_spec.signature_name = signature
+    for name, value in inputs.items():
+        request.inputs[name].CopyFrom(tf.make_tensor_proto(value))
+    return request
 
 
 def tls_credentials(

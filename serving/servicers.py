@@ -1,7 +1,5 @@
 """TensorFlow Serving's gRPC services: what they answer is found by `Predictor` and `Models`."""
 
-import itertools
-import urllib.parse
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -23,9 +21,9 @@ from serving.predictor import Predictor
 Request = TypeVar("Request")
 Response = TypeVar("Response")
 
-# gRPC sends a status in HTTP headers, of which a client takes 8 KiB. What is not ASCII takes three
-# bytes there for each byte of UTF-8.
-_MAX_ERROR_BYTES = 4096
+# gRPC sends a status in HTTP headers, of which a client takes 8 KiB, and a byte that is not ASCII
+# takes three bytes there.
+_MAX_ERROR_BYTES = 2048
 
 
 class PredictionServicer(prediction_service_pb2_grpc.PredictionServiceServicer):
@@ -90,9 +88,4 @@ def _answer(
 
 def _shortened(message: str) -> str:
     """Returns as much of the message as fits into the header."""
-    sizes = itertools.accumulate(len(urllib.parse.quote(character)) for character in message)
-    return "".join(
-        character
-        for character, size in zip(message, sizes, strict=True)
-        if size <= _MAX_ERROR_BYTES
-    )
+    return message.encode(errors="replace")[:_MAX_ERROR_BYTES].decode(errors="ignore")

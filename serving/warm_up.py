@@ -53,13 +53,13 @@ def _replay(model: LoadedModel, record: bytes, options: ServerOptions) -> None:
     _, signature = find_signature(model.signatures, request)
     choose_outputs(signature, request)
     inputs = as_arrays(read_inputs(signature, request))
+    rows = count_rows(signature, inputs)
+    # In each size that a batch may have: XLA compiles each of them anew.
+    sizes = [size for size in options.allowed_batch_sizes if rows is not None and size >= rows]
     try:
-        run_together(
-            signature,
-            [inputs],
-            [count_rows(signature, inputs)],
-            options.allowed_batch_sizes,
-            cancellation.CancellationManager(),
-        )
+        for allowed_sizes in [[size] for size in sizes] or [[]]:
+            run_together(
+                signature, [inputs], [rows], allowed_sizes, cancellation.CancellationManager()
+            )
     except tf.errors.OpError as error:
         raise from_graph(error) from error

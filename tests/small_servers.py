@@ -20,6 +20,7 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
+from serving.batching import Batcher
 from serving.options import ServerOptions
 from serving.server import Server
 
@@ -215,6 +216,11 @@ def states(channel: grpc.Channel) -> list[tuple[int, str, str]]:
         )
         for entry in get_status(channel).model_version_status
     ]
+
+
+def in_queue(batcher: Batcher) -> int:
+    """How many calls wait for a batch."""
+    return sum(len(queue.calls) for queue in batcher._queues.values())
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 30.0) -> None:

@@ -12,7 +12,7 @@ import tensorflow as tf
 from serving.batching import Batcher
 from serving.call import Call
 from serving.errors import RequestError
-from tests.small_servers import wait_until
+from tests.small_servers import in_queue, wait_until
 
 
 class Recorded:
@@ -43,10 +43,6 @@ def recorded() -> Recorded:
 def pool() -> Iterator[futures.ThreadPoolExecutor]:
     with futures.ThreadPoolExecutor(16) as pool:
         yield pool
-
-
-def in_queue(batcher: Batcher) -> int:
-    return sum(len(queue.calls) for queue in batcher._queues.values())
 
 
 def submit(pool, batcher, signature, *values: int, call: Call | None = None) -> futures.Future:

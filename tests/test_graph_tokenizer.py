@@ -1,6 +1,7 @@
 """model/graph_tokenizer.py against tiktoken."""
 
 import itertools
+import json
 import random
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
+from data.prepare import prepare
 from model.graph_tokenizer import GraphTokenizer
 from model.tokenizer import gpt2_encoding
 from tests.fuzzed_texts import fuzzed_texts
@@ -80,6 +82,14 @@ def test_each_character_between_others_gets_tiktokens_ids(tokenizer):
 def test_all_text_of_the_project_gets_tiktokens_ids(tokenizer):
     files = [*ROOT.glob("data/sample/*"), *ROOT.glob("*/*.py"), ROOT / "README.md"]
     assert_is_tiktokens(tokenizer, [file.read_bytes() for file in files])
+
+
+def test_the_whole_shakespeare_corpus_gets_tiktokens_ids(tokenizer, tmp_path):
+    """Needs the network: the corpus is fetched."""
+    corpus = prepare("shakespeare", tmp_path / "shakespeare")
+    lines = [line for path in corpus.folder.glob("*.jsonl") for line in path.open()]
+    assert len(lines) == 1432
+    assert_is_tiktokens(tokenizer, [json.loads(line)["text"].encode() for line in lines])
 
 
 def test_all_short_strings_of_bytes_at_utf8s_borders_are_read_as_python_reads_them(tokenizer):

@@ -66,7 +66,7 @@ BAD_CONTENT = [
     ("a.jsonl", b'{"text": "\\ud800"}', 1, '"text" is no Unicode text: surrogates not allowed'),
     ("a.jsonl", b"[" * 100_000, 1, "broken JSON: maximum recursion depth exceeded"),
     ("a.jsonl", GOOD_LINE * 2 + b"\n{\n", 4, "broken JSON"),
-    ("a.jsonl.gz", gzip.compress(GOOD_LINE + b"{}\n"), 2, 'no "text"'),
+    ("a.jsonl.gz", gzip.compress(GOOD_LINE + b"{}\n", mtime=0), 2, 'no "text"'),
     ("a.jsonl.gz", GOOD_LINE, 1, "broken gzip: Not a gzipped file"),
     ("a.parquet", b"not at all", 1, "broken Parquet: Parquet magic bytes not found"),
     ("a.parquet", b"", 1, "broken Parquet: Parquet file size is 0 bytes"),

@@ -20,6 +20,7 @@ from tests.small_servers import (
     call_for_ever,
     channel_to,
     exported,
+    in_queue,
     make_request,
     predict,
     push,
@@ -38,10 +39,6 @@ def model() -> LoadedModel:
 def pool() -> Iterator[futures.ThreadPoolExecutor]:
     with futures.ThreadPoolExecutor(16) as pool:
         yield pool
-
-
-def in_queue(batcher: Batcher) -> int:
-    return sum(len(queue.calls) for queue in batcher._queues.values())
 
 
 def test_calls_with_different_options_share_a_run_and_an_invalid_one_fails_alone(tmp_path, pool):

@@ -69,6 +69,13 @@ def test_warm_up_runs_the_sizes_that_batches_have(tmp_path, runs):
     assert runs == [[1, 1, 1, 1]]
 
 
+def test_warm_up_runs_each_size_that_a_batch_with_its_request_may_have(tmp_path, runs):
+    alone, too_many = echo_request([[1]]), echo_request([[1]] * 5)
+    folder = push_with_records(tmp_path, 1, [log_of(alone), log_of(too_many)])
+    load_and_warm_up(folder, ServerOptions(max_batch_rows=4, allowed_batch_sizes=[1, 2, 4]))
+    assert runs == [[1], [1, 1], [1, 1, 1, 1], [1, 1, 1, 1, 1]]
+
+
 def test_a_version_that_fails_at_its_warm_up_is_not_served_and_the_old_one_goes_on(tmp_path):
     push(exported(1), tmp_path, 1)
     with running_server(tmp_path) as server, channel_to(server) as channel:

@@ -45,7 +45,17 @@ def peak_bytes() -> int:
     From Linux' VmHWM. `resource.getrusage` would be more portable, but its figure is handed on
     through exec: a worker would start with the size of the process that started it.
     """
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
+    return memory_bytes("self", "VmHWM")
+
+
+def memory_bytes(process: int | str, field: str) -> int:
+    """Returns a figure that Linux has of a process, in bytes: VmRSS now, VmHWM at most so far.
+
+    Raises:
+        OSError: The process has ended, or this is not Linux.
+    """
+    path = Path(f"/proc/{process}/status")
+    for line in path.read_text().splitlines():
+        if line.startswith(f"{field}:"):
             return int(line.split()[1]) * 1024
-    raise OSError("/proc/self/status has no VmHWM: peak memory is measured on Linux only")
+    raise OSError(f"{path} has no {field}: the process has ended")

@@ -6,30 +6,19 @@ Run by the Python of the environment `kerashub`; random weights. `jit_compile` s
 chooses it, which is XLA.
 """
 
-import os
 import sys
 
-os.environ["KERAS_BACKEND"] = "tensorflow"
-
-import keras_hub
 import numpy as np
 
-from benchmarks.workers import VOCAB_SIZE, serve
+from benchmarks.workers import DROPOUT, VOCAB_SIZE, serve
 from benchmarks.workers.decoding_task import NEW_TOKENS, PROMPT_TOKENS
+from benchmarks.workers.kerashub import gpt2_small
 
 
 def main() -> None:
     """Builds the model and serves one call of its `generate`."""
     batch = int(sys.argv[1])
-    backbone = keras_hub.models.GPT2Backbone(
-        vocabulary_size=VOCAB_SIZE,
-        num_layers=12,
-        num_heads=12,
-        hidden_dim=768,
-        intermediate_dim=3072,
-        max_sequence_length=1024,
-    )
-    model = keras_hub.models.GPT2CausalLM(backbone=backbone, preprocessor=None)
+    model = gpt2_small(dropout=DROPOUT)
     model.compile(sampler="greedy")
     length = PROMPT_TOKENS + NEW_TOKENS
     ids = np.zeros([batch, length], np.int32)

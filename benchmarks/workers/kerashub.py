@@ -21,16 +21,7 @@ from benchmarks.workers import DROPOUT, VOCAB_SIZE, serve
 def main() -> None:
     """Builds the model and serves its step."""
     batch, context = map(int, sys.argv[1:])
-    backbone = keras_hub.models.GPT2Backbone(
-        vocabulary_size=VOCAB_SIZE,
-        num_layers=12,
-        num_heads=12,
-        hidden_dim=768,
-        intermediate_dim=3072,
-        dropout=DROPOUT,
-        max_sequence_length=1024,
-    )
-    model = keras_hub.models.GPT2CausalLM(backbone=backbone, preprocessor=None)
+    model = gpt2_small(dropout=DROPOUT)
     model.compile(
         optimizer=keras.optimizers.AdamW(6e-4),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -45,6 +36,20 @@ def main() -> None:
         model.train_on_batch(inputs, ids[:, 1:])
 
     serve(step)
+
+
+def gpt2_small(dropout: float) -> keras_hub.models.GPT2CausalLM:
+    """Returns KerasHub's GPT-2 124M with random weights."""
+    backbone = keras_hub.models.GPT2Backbone(
+        vocabulary_size=VOCAB_SIZE,
+        num_layers=12,
+        num_heads=12,
+        hidden_dim=768,
+        intermediate_dim=3072,
+        dropout=dropout,
+        max_sequence_length=1024,
+    )
+    return keras_hub.models.GPT2CausalLM(backbone=backbone, preprocessor=None)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,220 @@
+"""`gpt2-tfx kubeflow submit`, and what all of its kind do with wrong input and a cluster's errors.
+
+The API's server is tests/kfp_api_server.py; the compiled pipeline is from kfp's own compiler.
+"""
+
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from kubeflow import cluster
+from kubeflow.cluster import ClusterError
+from tests.kfp_api_server import KfpApi, RefusedError, serving
+from tests.kubeflow_commands import API, compile_pipeline, forget_environment, run
+
+ROOT = "s3://models/pipelines"
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory) -> str:
+    return compile_pipeline(tmp_path_factory.mktemp("compiled") / "gpt2.yaml")
+
+
+@pytest.fixture
+def api(monkeypatch, tmp_path) -> KfpApi:
+    forget_environment(monkeypatch, tmp_path)
+    return KfpApi()
+
+
+@pytest.fixture
+def host(api) -> Iterator[str]:
+    with serving(api) as url:
+        yield url
+
+
+@pytest.fixture
+def schedule(file, host) -> Callable[..., None]:
+    def command(*arguments: str, name: str = "nightly", cron: str = "0 2 * * *") -> None:
+        given = ["--host", host, "--name", name, "--cron", cron, *arguments]
+        run("schedule", file, "--pipeline-root", ROOT, *given)
+
+    return command
+
+
+def last_line(capsys) -> str:
+    return capsys.readouterr().out.splitlines()[-1]
+
+
+def test_submit_starts_a_run_and_does_not_send_the_file_again(api, file, host, capsys):
+    given = ["--pipeline-root", "gs://models", "--host", host, "--experiment", "trials"]
+    run("submit", file, *given, "--name", "first", "--parameter", "data=s3://corpora/a=b")
+    assert api.bodies[f"POST {API}/runs"] == {
+        "display_name": "first",
+        "experiment_id": api.experiments[0]["experiment_id"],
+        "pipeline_version_reference": {"pipeline_id": "id-1", "pipeline_version_id": "id-2"},
+        "runtime_config": {
+            "parameters": {"data": "s3://corpora/a=b"},
+            "pipeline_root": "gs://models",
+        },
+    }
+    assert last_line(capsys) == f"run {api.runs[0]['run_id']}"
+    run("submit", file, *given)
+    assert len(api.runs) == 2
+    assert api.runs[1]["display_name"].startswith("gpt2 20")
+    assert len(api.versions) == len(api.experiments) == 1
+
+
+def test_a_token_file_is_read_for_each_request_and_goes_into_its_header(api, host, tmp_path):
+    api.token = "secret"
+    token = tmp_path / "token"
+    token.write_text("secret")
+    run("list", "--host", host, "--token-file", str(token))
+    assert {headers["authorization"] for headers in api.headers} == {"Bearer secret"}
+    token.write_text("expired")
+    with pytest.raises(ClusterError, match=r"answered 401 .*: Unauthenticated .*--token-file"):
+        run("list", "--host", host, "--token-file", str(token))
+    with pytest.raises(ValueError, match="token file is '/none'"):
+        run("list", "--host", host, "--token-file", "/none")
+
+
+def test_without_a_host_kfps_own_variable_says_where_the_cluster_is(api, host, monkeypatch, capsys):
+    monkeypatch.setenv("KF_PIPELINES_ENDPOINT", host)
+    run("list")
+    assert api.requests[-1] == f"GET {API}/recurringruns"
+    assert capsys.readouterr().out.startswith("NAME")
+    api.token = "another"
+    with pytest.raises(ClusterError, match=r"answered 401 .*; --host says where else to look"):
+        run("list")
+
+
+def test_without_a_pipeline_root_it_is_the_one_that_the_file_was_compiled_for(
+    api, host, file, tmp_path
+):
+    with pytest.raises(ValueError, match=r"pipeline root must be given: .* has none"):
+        run("submit", file, "--host", host)
+    assert api.requests == []
+    compiled = tmp_path / "gpt2.yaml"
+    compiled.write_text(f"defaultPipelineRoot: minio://ours/runs\n{Path(file).read_text()}")
+    run("submit", str(compiled), "--host", host)
+    assert api.runs[0]["runtime_config"]["pipeline_root"] == "minio://ours/runs"
+
+
+# Each with arguments in place of, or beside, those of a schedule that is right.
+WRONG = {
+    "seven fields": (["--cron", "0 0 2 * * * 2027"], "which has 7 fields: must be five"),
+    "hour 24": (["--cron", "0 24 * * *"], "cron's hour is '24'"),
+    "zone": (["--timezone", "Europe/Atlantis"], "timezone is 'Europe/Atlantis'"),
+    "summer time": (["--timezone", "Europe/Berlin"], "set cronScheduleTimezone"),
+    "azure": (["--pipeline-root", "abfs://models"], "pipeline root is 'abfs://models': must be gs"),
+    "folder": (["--pipeline-root", "/models"], "pipeline root is '/models'"),
+    "no bucket": (["--pipeline-root", "gs:///a"], "pipeline root is 'gs:///a'"),
+    "no =": (["--parameter", "steps"], "parameter is 'steps': must be name=value"),
+    "unknown": (
+        ["--parameter", "step=1"],
+        "'step': must be one that the file has: data, limits, push, sources, steps, threshold",
+    ),
+    "twice": (["--parameter", "steps=1", "--parameter", "steps=2"], "'steps': must be given once"),
+    "float for int": (["--parameter", "steps=1.5"], "steps is '1.5': must be a whole number"),
+    "bool for int": (["--parameter", "steps=true"], "steps is 'true': must be a whole number"),
+    "text for float": (["--parameter", "threshold=low"], "threshold is 'low': must be a number"),
+    "nan": (["--parameter", "threshold=NaN"], "threshold is 'NaN': must be a number"),
+    "int for bool": (["--parameter", "push=1"], "push is '1': must be true or false"),
+    "dict for list": (["--parameter", "sources={}"], "sources is '{}': must be a list"),
+    "list for dict": (["--parameter", "limits=[]"], "limits is '\\[\\]': must be a mapping"),
+    "blank name": (["--name", " "], "name is ' ': must not be blank"),
+    "blank experiment": (["--experiment", ""], "experiment is '': must not be blank"),
+    "host": (["--host", "kubeflow.example"], "host is 'kubeflow.example': must begin with http"),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_what_is_wrong_is_said_before_anything_is_sent(api, schedule, wrong):
+    arguments, message = WRONG[wrong]
+    with pytest.raises(ValueError, match=message):
+        schedule(*arguments)
+    assert api.requests == []
+
+
+def test_a_parameter_without_default_must_be_given(api, host, file, tmp_path):
+    required = tmp_path / "required.yaml"
+    text = Path(file).read_text()
+    required.write_text(text.replace("        defaultValue: 10.0\n        isOptional: true\n", ""))
+    assert required.read_text() != text
+    options = ["--pipeline-root", ROOT, "--host", host]
+    with pytest.raises(ValueError, match="parameter steps: must be given, as the file has no"):
+        run("submit", str(required), *options)
+    assert api.requests == []
+    run("submit", str(required), *options, "--parameter", "steps=3")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.json", "{}", "must be a compiled pipeline, .yaml or .yml"),
+        ("a.yaml", "a: [", "but is no YAML"),
+        ("a.yaml", "", "must be a compiled pipeline, a mapping of keys"),
+        ("a.yaml", "- a", "a mapping of keys"),
+        (
+            "a.yaml",
+            "model: {num_layers: 2}",
+            "must be a compiled pipeline, but: .*num_layers|model",
+        ),
+        ("a.yaml", "schemaVersion: 2.0.0", "schemaVersion is '2.0.0': must be '2.1.0'"),
+        ("a.yaml", "schemaVersion: 2.1.0", "with a name and tasks"),
+    ],
+)
+def test_a_file_that_is_no_compiled_pipeline_is_an_error(
+    api, host, tmp_path, name, content, message
+):
+    path = tmp_path / name
+    path.write_text(content)
+    with pytest.raises(ValueError, match=message):
+        run("submit", str(path), "--pipeline-root", ROOT, "--host", host)
+    assert api.requests == []
+
+
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [
+        (401, "answered 401 .*: no .*credentials are missing or have expired"),
+        (403, "answered 403 .*: no .*lack the permission"),
+        (404, "answered 404 .*: no .*no address of a Kubeflow Pipelines 2 API"),
+        (503, "answered 503 .*: no$"),
+    ],
+)
+def test_a_refusal_is_one_error_with_status_and_words(api, schedule, status, message, capfd):
+    def before(request: str) -> None:
+        raise RefusedError(status, "no")
+
+    api.before = before
+    with pytest.raises(ClusterError, match=message):
+        schedule()
+    assert len(api.requests) == 1  # at once: kfp's own client asks five times
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_cluster_that_is_not_there_is_an_error(api, schedule, capfd):
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))  # and does not listen
+        port = unused.getsockname()[1]
+        with pytest.raises(ClusterError, match=r"does not answer: .*Connection refused"):
+            schedule("--host", f"http://127.0.0.1:{port}")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_cluster_that_takes_the_connection_and_says_nothing_is_an_error(
+    api, schedule, monkeypatch
+):
+    monkeypatch.setattr(cluster, "_TIMEOUT", (1, 0.1))
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        with pytest.raises(ClusterError, match=r"does not answer: .*timed out"):
+            schedule("--host", f"http://127.0.0.1:{port}")
+
+
+def test_a_login_page_in_place_of_an_answer_is_an_error(api, schedule, monkeypatch):
+    monkeypatch.setattr(api, "answer", lambda *_: b"<html>Sign in</html>")
+    with pytest.raises(ClusterError, match="answered with text/html in place of JSON"):
+        schedule()
