@@ -16,8 +16,8 @@ from typing import Any
 
 from benchmarks import Result
 
-# Each benchmark's name, and the function that returns its Result with its arguments. Imported when
-# it is run only.
+# Each benchmark's name, and the function that returns its Result, or several in a list, with its
+# arguments. Imported when it is run only.
 BENCHMARKS: dict[str, tuple[Any, ...]] = {
     "train_step_1x512_vs_huggingface": ("benchmarks.train_step:one_row_vs_huggingface",),
     "train_step_4x256_vs_huggingface": ("benchmarks.train_step:four_rows_vs_huggingface",),
@@ -33,6 +33,7 @@ BENCHMARKS: dict[str, tuple[Any, ...]] = {
     "xla_time_vs_plain": ("benchmarks.train_options:xla_time",),
     "input_pipeline_tokens_per_second": ("benchmarks.input_pipeline:run",),
     "transform_tokens_per_second_vs_tiktoken": ("benchmarks.transform_throughput:run",),
+    "transform_scaling": ("benchmarks.transform_scaling:run",),
     "encode_200_words_ms": ("benchmarks.encode_prompt:run",),
     "server_8_clients_vs_1": ("benchmarks.server_throughput:run",),
     "decode_batch1_xla_vs_memory_limit": ("benchmarks.decoding:one_row_vs_memory_limit",),
@@ -57,8 +58,10 @@ def main(arguments: list[str] | None = None) -> int:
     for name in options.only or BENCHMARKS:
         print(f"{name} ...", file=sys.stderr, flush=True)
         function, *its_arguments = BENCHMARKS[name]
-        results.append(pkgutil.resolve_name(function)(*its_arguments))
-        write(options.output, results[-1])
+        found = pkgutil.resolve_name(function)(*its_arguments)
+        for result in found if isinstance(found, list) else [found]:
+            results.append(result)
+            write(options.output, result)
     print(table(results))
     return 0 if all(result.holds for result in results) else 1
 

@@ -23,6 +23,7 @@ from pipeline.config_file import load_config
 from pipeline.graph import create_pipeline
 from pipeline.lineage import read_last_run
 
+SHAKESPEARE = Path("output/data/shakespeare")
 CORPUS_BYTES = 50_000_000
 ROUNDS = 3
 
@@ -31,7 +32,7 @@ def run() -> Result:
     """Measures tiktoken and Transform in turn; takes about three minutes on two cores."""
     for library in ("absl", "apache_beam", "tensorflow"):
         logging.getLogger(library).setLevel(logging.ERROR)
-    texts = _read_texts(prepare("shakespeare", Path("output/data/shakespeare")).folder)
+    texts = read_texts(prepare("shakespeare", SHAKESPEARE).folder)
     with tempfile.TemporaryDirectory() as folder:
         copies = _write_copies(texts, Path(folder) / "texts")
         config = load_config(
@@ -40,7 +41,11 @@ def run() -> Result:
         peers, ours = [_tiktoken_rate(texts)], []
         num_tokens = copies * sum(map(len, gpt2_encoding().encode_ordinary_batch(texts)))
         for number in range(ROUNDS):
-            ours.append(num_tokens / _transform_seconds(config, is_first=number == 0))
+            # The first time the pipeline up to Transform, then Transform alone.
+            options = tfx_pipeline.RunOptions(
+                from_nodes=["Transform"] if number else None, to_nodes=["Transform"]
+            )
+            ours.append(num_tokens / run_seconds(config, options))
             peers.append(_tiktoken_rate(texts))
     return Result(
         name="transform_tokens_per_second_vs_tiktoken",
@@ -51,7 +56,8 @@ def run() -> Result:
     )
 
 
-def _read_texts(folder: Path) -> list[str]:
+def read_texts(folder: Path) -> list[str]:
+    """Returns the documents of a folder of JSON lines."""
     return [
         json.loads(line)["text"]
         for path in sorted(folder.iterdir())
@@ -77,10 +83,7 @@ def _tiktoken_rate(texts: list[str]) -> float:
     return num_tokens / (time.perf_counter() - begin)
 
 
-def _transform_seconds(config: PipelineConfig, is_first: bool) -> float:
-    """Runs the pipeline up to Transform, or after the first time Transform alone."""
-    options = tfx_pipeline.RunOptions(
-        from_nodes=None if is_first else ["Transform"], to_nodes=["Transform"]
-    )
+def run_seconds(config: PipelineConfig, options: tfx_pipeline.RunOptions) -> float:
+    """Runs these components of the pipeline, and returns the seconds of the last of them."""
     LocalDagRunner().run(create_pipeline(config), run_options=options)
-    return read_last_run(config.metadata_path, config.name)["Transform"].seconds
+    return read_last_run(config.metadata_path, config.name)[options.to_nodes[0]].seconds

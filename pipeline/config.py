@@ -2,12 +2,12 @@
 
 import dataclasses
 from importlib import resources
-from typing import Literal
 
 from data.corpora import CORPORA, SAMPLE
 from model.config import GPT2Config
 from model.tokenizer import VOCAB_SIZE
 from model.training_config import TrainingConfig
+from pipeline.beam_config import BeamConfig
 from serving.options import ServerOptions
 
 
@@ -64,40 +64,6 @@ class EvaluationConfig:
             raise ValueError(f"max_perplexity must be >= 1, got {self.max_perplexity}")
         if not 0 <= self.min_improvement < 1:
             raise ValueError(f"min_improvement must be in [0, 1), got {self.min_improvement}")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class BeamConfig:
-    """Says where Beam runs.
-
-    Args:
-        runner: DirectRunner, FlinkRunner, ...
-        running_mode: The direct runner's: `in_memory`, `multi_threading`, `multi_processing`.
-        workers: The direct runner's.
-        options: Further pipeline options, each as on Beam's command line.
-    """
-
-    runner: str = "DirectRunner"
-    running_mode: Literal["in_memory", "multi_threading", "multi_processing"] = "in_memory"
-    workers: int = 1
-    options: list[str] = dataclasses.field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        if self.workers < 1:
-            raise ValueError(f"workers must be >= 1, got {self.workers}")
-
-    def arguments(self) -> list[str]:
-        """Returns Beam's command line."""
-        arguments = [
-            f"--runner={self.runner}",
-            f"--direct_running_mode={self.running_mode}",
-            f"--direct_num_workers={self.workers}",
-        ]
-        if self.runner == "DirectRunner":
-            # No container is started. But without this TFX packs itself into an archive for remote
-            # workers, more than a second for each component (tfx/utils/dependency_utils.py).
-            arguments.append("--sdk_container_image=none")
-        return [*arguments, *self.options]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

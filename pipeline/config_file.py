@@ -12,8 +12,8 @@ import yaml
 
 from model.config import GPT2Config
 from model.training_config import StrategyConfig, TrainingConfig
+from pipeline.beam_config import BeamConfig
 from pipeline.config import (
-    BeamConfig,
     DataConfig,
     EvaluationConfig,
     PipelineConfig,

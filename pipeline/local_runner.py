@@ -40,6 +40,8 @@ def run(config: PipelineConfig) -> Summary | None:
     Raises:
         ValueError: Bad data or settings, found on the way; nothing is pushed then.
     """
+    for name, folder in (("output", config.output), ("data.path", config.data_folder)):
+        config.beam.check_folder(name, folder)
     runner = _Runner(config)
     runner.run(create_pipeline(config))
     if not runner.has_run:

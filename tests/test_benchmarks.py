@@ -7,6 +7,9 @@ from benchmarks import Result
 from benchmarks import __main__ as command
 from benchmarks.environments import PEERS, python_of
 from benchmarks.processes import Measurement, Worker, take_turns
+from benchmarks.transform_scaling import write_corpus
+
+SEVERAL = (("first", 0.5), ("second", 0.6))
 
 # The library's noise must not come between the answers.
 SLEEPER = """
@@ -70,6 +73,26 @@ def test_the_command_fails_when_a_claim_does_not_hold(tmp_path, monkeypatch, cap
     assert command.main(["--only", "claim", "--output", str(path)]) == status
     assert [entry["name"] for entry in json.loads(path.read_text())] == ["claim"]
     assert "claim" in capsys.readouterr().out
+
+
+def test_a_benchmark_may_have_several_results(tmp_path, monkeypatch):
+    results = [Result(name, 1.0, peer=2.0, limit=limit, unit="s") for name, limit in SEVERAL]
+    monkeypatch.setattr(command, "BENCHMARKS", {"claims": ("a:b",)})
+    monkeypatch.setattr(command.pkgutil, "resolve_name", lambda name: lambda: results)
+    path = tmp_path / "benchmarks.json"
+
+    assert command.main(["--output", str(path)]) == 1  # the second one is below its limit
+    assert [entry["name"] for entry in json.loads(path.read_text())] == ["first", "second"]
+
+
+def test_a_corpus_of_any_size_has_no_document_twice(tmp_path):
+    write_corpus(["to be", "or not", "ça ira"], num_bytes=10_000, folder=tmp_path / "texts")
+
+    files = list((tmp_path / "texts").iterdir())
+    lines = [line for path in files for line in path.read_text().splitlines()]
+    assert 10_000 <= sum(path.stat().st_size for path in files) < 10_000 + 50 * len(files)
+    assert len(set(lines)) == len(lines) > 200
+    assert json.loads(lines[0]).keys() == {"text", "source"}
 
 
 def test_every_benchmark_can_be_called():

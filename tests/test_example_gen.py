@@ -44,14 +44,13 @@ def exec_properties(*args, **kwargs) -> dict:
     }
 
 
-def run(folder: Path, beam_pipeline_args: list[str] | None = None, **kwargs) -> Run:
+def run(folder: Path, **kwargs) -> Run:
     """The driver's and the executor's work on the folder, without the rest of TFX."""
     properties = exec_properties(str(folder), **kwargs)
     properties = Driver(None).resolve_exec_properties(properties, None, None)
     examples = standard_artifacts.Examples()
     examples.uri = f"{folder}-examples/{next(RUNS)}"  # a folder of its own, as TFX gives each run
-    context = Executor.Context(beam_pipeline_args=beam_pipeline_args)
-    Executor(context).Do({}, {"examples": [examples]}, properties)
+    Executor(Executor.Context()).Do({}, {"examples": [examples]}, properties)
     assert json.loads(examples.split_names) == ["train", "eval"]
     counts = json.loads(Path(examples.uri, "counts.json").read_text())
     train, evaluation = (read_split(examples.uri, name) for name in ("train", "eval"))
@@ -311,13 +310,3 @@ def test_a_rerun_comes_from_the_cache_until_the_files_change(tmp_path):
         run_pipeline(folder)
     assert sorted(os.listdir(outputs)) == ["1", "3-refused"]
     assert "b.jsonl" in (outputs / "3-refused" / "refused.jsonl").read_text()
-
-
-@pytest.mark.slow
-def test_several_processes_lose_and_double_nothing(mixed, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", str(ROOT), prepend=os.pathsep)
-    arguments = ["--direct_running_mode=multi_processing", "--direct_num_workers=2"]
-    result = run(mixed, arguments, max_refused_share=0.1)
-    assert (result.counts["read"], result.counts["kept"], result.counts["refused"]) == (48, 44, 4)
-    documents = result.train + result.eval
-    assert len(documents) == len(set(documents)) == 44
