@@ -135,7 +135,7 @@ def _read_run(config: PipelineConfig, run: Run, makers: Mapping[int, int]) -> Ru
     reader = _Reader(run.nodes)
     states = {node.state: name for name, node in reversed(run.nodes.items())}
     failed_in = states.get("FAILED", "")
-    log = _find_log(Path(config.output) / "logs", run.name) if failed_in else None
+    log = _find_log(Path(config.output) / "logs", run) if failed_in else None
     return RunReport(
         run=run,
         failed_in=failed_in,
@@ -285,10 +285,12 @@ def _find_makers(runs: Sequence[Run]) -> dict[int, int]:
     }
 
 
-def _find_log(folder: Path, run_name: str) -> Path | None:
+def _find_log(folder: Path, run: Run) -> Path | None:
     """Returns the log in which TFX named the run; None for a run that has none."""
-    logs = sorted(folder.glob("run-*.log"), reverse=True)
-    return next((log for log in logs if run_name in log.read_text(errors="replace")), None)
+    begin = run.started.timestamp()
+    # The oldest that was written to since then is most likely it.
+    logs = sorted(log for log in folder.glob("run-*.log") if log.stat().st_mtime >= begin)
+    return next((log for log in logs if run.name in log.read_text(errors="replace")), None)
 
 
 def _read_error(log: Path) -> str:

@@ -67,7 +67,7 @@ def three_runs(tmp_path_factory, evaluations) -> MadeRuns:
     logs = runs.output / "logs"
     logs.mkdir()
     (logs / "run-1.log").write_text("2026-01-04T03:04:05\nerror: a <b>bad</b> file\n  line 7\n")
-    (logs / "run-2.log").write_text("another run\nerror: another\n")
+    (logs / "run-0.log").write_text("another run\nerror: another\n")
     return runs
 
 
