@@ -1,6 +1,10 @@
 """CorpusExampleGen: a folder of texts becomes raw examples in the splits `train` and `eval`.
 
-    {"text": bytes, "source": bytes}, both of one value; see components/records.py for the formats.
+    {"text": bytes, "source": bytes, "part": bytes}, each of one value
+
+See components/records.py for the formats. With spans a model is trained on the newest, and
+evaluated on that and on some earlier ones, so that a model that forgot what it knew is found out.
+`part`, `new` or `old`, tells them apart. What earlier spans have for training is left out.
 
 What is no document goes to a dead-letter file and is counted. The examples' folder gets
 `counts.json` and `refused.jsonl`, a Refusal in JSON a line. TFX deletes that folder when a
@@ -14,25 +18,25 @@ from typing import Any
 import apache_beam as beam
 import tensorflow as tf
 from google.protobuf import json_format, struct_pb2
-from tfx.components.example_gen import driver
+from tfx.components.example_gen import driver, utils
 from tfx.components.example_gen.base_example_gen_executor import BaseExampleGenExecutor
 from tfx.components.example_gen.component import FileBasedExampleGen
 from tfx.dsl.components.base import executor_spec
 from tfx.dsl.io import fileio
 from tfx.proto import example_gen_pb2
 from tfx.types import artifact_utils
-from tfx.utils import proto_utils
+from tfx.utils import io_utils, proto_utils
 
 from components.code_version import code_digest
 from components.corpus_counts import (
     COUNTS,
-    REFUSED,
     check_counts,
     copy_report,
     count_elements,
     read_counts,
 )
-from components.records import SUFFIXES, Document, Refusal, read_records, suffix_of
+from components.input_files import NEW, OLD, choose_earlier_spans, list_files, span_folder
+from components.read_corpus import ReadCorpus
 
 # So many hash buckets that eval_share has three digits.
 BUCKETS = 1000
@@ -43,6 +47,7 @@ def corpus_example_gen(
     eval_share: float = 0.1,
     max_refused_share: float = 0.001,
     spans: bool = False,
+    eval_spans: int = 0,
     report_dir: str | None = None,
 ) -> "CorpusExampleGen":
     """Returns the component that reads the user's folder of texts.
@@ -55,6 +60,8 @@ def corpus_example_gen(
         eval_share: Which share of the documents to evaluate on, in steps of 0.001.
         max_refused_share: The run fails when a larger share of the records is refused.
         spans: Read `input_base/span-<number>/` with the greatest number, not `input_base` itself.
+        eval_spans: With spans, from how many earlier ones to take the eval split's documents too,
+            see `choose_earlier_spans`.
         report_dir: Where counts and dead letters go as well, in any case; without it, beside the
             examples' folder, if the run fails.
 
@@ -69,20 +76,18 @@ def corpus_example_gen(
     if not 0 <= max_refused_share <= 1:
         raise ValueError(f"max_refused_share is {max_refused_share}, must be from 0 to 1")
 
-    settings = struct_pb2.Struct()
-    settings.update(
-        {
-            "max_refused_share": max_refused_share,
-            "eval_share": eval_share,
-            "code": code_digest(),
-        }
-    )
-    if report_dir is not None:
-        settings.update({"report_dir": report_dir})
-    custom_config = example_gen_pb2.CustomConfig()
-    # Deterministic, because TFX's cache key covers these bytes.
-    custom_config.custom_config.Pack(settings, deterministic=True)
+    if eval_spans < 0:
+        raise ValueError(f"eval_spans is {eval_spans}, must be >= 0")
 
+    settings: dict[str, Any] = {
+        "max_refused_share": max_refused_share,
+        "eval_share": eval_share,
+        "code": code_digest(),
+    }
+    if spans:
+        settings["eval_spans"] = eval_spans
+    if report_dir is not None:
+        settings["report_dir"] = report_dir
     pattern = "span-{SPAN}/*" if spans else "*"
     eval_buckets = round(eval_share * BUCKETS)
     splits = [("train", BUCKETS - eval_buckets), ("eval", eval_buckets)]
@@ -100,12 +105,16 @@ def corpus_example_gen(
                 partition_feature_name="text",
             )
         ),
-        custom_config=custom_config,
+        custom_config=_pack_settings(settings),
     )
 
 
 class Driver(driver.FileBasedDriver):
-    """Finds the newest span, and says which folder it looked in when there is none."""
+    """Finds the newest span and the earlier ones to evaluate on.
+
+    The settings get `earlier_spans`, and the fingerprint a line for each of them: TFX's cache key
+    covers both, so that a change in an earlier span is noticed as one in the newest is.
+    """
 
     def resolve_exec_properties(
         self, exec_properties: dict[str, Any], pipeline_info: Any, component_info: Any
@@ -127,6 +136,9 @@ class Driver(driver.FileBasedDriver):
                 f"input_base {input_base!r}: the newest span is {resolved['span']}, but there is "
                 f"no folder {folder!r}; a span's number is written without leading zeros"
             )
+        settings = _read_settings(resolved)
+        if "eval_spans" in settings:
+            _add_earlier_spans(resolved, settings)
         return resolved
 
 
@@ -140,9 +152,10 @@ class Executor(BaseExampleGenExecutor):
     def GenerateExamplesByBeam(  # noqa: N802
         self, pipeline: beam.Pipeline, exec_properties: dict[str, Any]
     ) -> dict[str, beam.PCollection]:
-        """Returns the examples of each split, and has them counted by source."""
+        """Returns the examples of each split, and has them counted by part and source."""
         splits = super().GenerateExamplesByBeam(pipeline, exec_properties)
-        count_elements(splits, self._examples_uri, "written")
+        splits["train"], left_out = splits["train"] | "LeaveOut" >> beam.Partition(_part_of, 2)
+        count_elements({**splits, "left_out": left_out}, self._examples_uri, "written")
         return splits
 
     def Do(  # noqa: N802
@@ -158,19 +171,24 @@ class Executor(BaseExampleGenExecutor):
                 records is refused, or a split is empty. The message has the counts.
         """
         settings = _read_settings(exec_properties)
-        folder = _input_folder(exec_properties)
         self._examples_uri = artifact_utils.get_single_instance(output_dict["examples"]).uri
-        self._files, ignored = _list_files(folder)
+        files, ignored = list_files(_input_folder(exec_properties))
+        self._files = {NEW: files}
+        earlier = [int(span) for span in settings.get("earlier_spans", [])]
+        if earlier:
+            folders = [span_folder(exec_properties["input_base"], span) for span in earlier]
+            self._files[OLD] = [file for folder in folders for file in list_files(folder)[0]]
 
         super().Do(input_dict, output_dict, exec_properties)
 
-        counts = read_counts(self._examples_uri, ["train", "eval"])
-        counts.update(files=len(self._files), ignored_files=ignored)
+        counts = read_counts(self._examples_uri, self._files)
+        span = int(settings["span"]) if "span" in settings else None
+        counts.update(span=span, earlier_spans=earlier, ignored_files=ignored)
         with fileio.open(os.path.join(self._examples_uri, COUNTS), "w") as file:
             file.write(json.dumps(counts, indent=2) + "\n")
         report_folder = settings.get("report_dir") or self._examples_uri.rstrip("/") + "-refused"
         try:
-            check_counts(counts, settings, folder, self._examples_uri, report_folder)
+            check_counts(counts, settings, self._files, self._examples_uri, report_folder)
         except (ValueError, RuntimeError):
             copy_report(self._examples_uri, report_folder)
             raise
@@ -185,53 +203,36 @@ class CorpusExampleGen(FileBasedExampleGen):
     DRIVER_CLASS = Driver
 
 
-class ReadCorpus(beam.PTransform):
-    """Reads the documents of the files as examples; refusals and counts are written on the way.
-
-    One worker reads a file from beginning to end, because line numbers must be right and gzip can
-    be read no other way. So a corpus wants several files, as many as workers at least; and no
-    more than some 100,000, since their names travel in the pipeline's description.
-    """
-
-    def __init__(self, files: list[str], folder: str):
-        super().__init__()
-        self._files = files
-        self._folder = folder
-
-    def expand(self, pipeline: beam.Pipeline) -> beam.PCollection:
-        """Returns the examples."""
-        records = (
-            pipeline
-            | "Files" >> beam.Create(self._files, reshuffle=True)
-            | "Read" >> beam.FlatMap(read_records)
-        )
-        documents = records | "Documents" >> beam.Filter(
-            lambda record: isinstance(record, Document)
-        ).with_output_types(Document)
-        refusals = records | "Refusals" >> beam.Filter(
-            lambda record: isinstance(record, Refusal)
-        ).with_output_types(Refusal)
-
-        count_elements({"read": records, "refused": refusals}, self._folder, "read")
-        refused = os.path.join(self._folder, REFUSED)
-        _ = (
-            refusals
-            | "RefusalToJson" >> beam.Map(Refusal.to_json)
-            | "WriteRefused" >> beam.io.WriteToText(refused, num_shards=1, shard_name_template="")
-        )
-        return documents | "ToExample" >> beam.Map(_to_example).with_output_types(tf.train.Example)
+def _part_of(example: tf.train.Example, num_parts: int) -> int:
+    (part,) = example.features.feature["part"].bytes_list.value
+    return [NEW, OLD].index(part.decode())
 
 
-def _to_example(document: Document) -> tf.train.Example:
-    def feature(value: str) -> tf.train.Feature:
-        return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value.encode("utf-8")]))
+def _add_earlier_spans(exec_properties: dict[str, Any], settings: dict[str, Any]) -> None:
+    """Puts the spans into the settings, and the earlier ones' state into the fingerprint."""
+    input_base, newest = exec_properties["input_base"], exec_properties["span"]
+    # A Struct has no whole numbers.
+    earlier = choose_earlier_spans(input_base, newest, int(settings["eval_spans"]))
+    settings = settings | {"span": newest, "earlier_spans": earlier}
+    exec_properties["custom_config"] = proto_utils.proto_to_json(_pack_settings(settings))
+    fingerprints = [exec_properties[utils.FINGERPRINT_PROPERTY_NAME]]
+    for span in earlier:
+        pattern = os.path.join(span_folder(input_base, span), "*")
+        fingerprints.append(io_utils.generate_fingerprint(f"span-{span}", pattern))
+    exec_properties[utils.FINGERPRINT_PROPERTY_NAME] = "\n".join(fingerprints)
 
-    features = {"text": feature(document.text), "source": feature(document.source)}
-    return tf.train.Example(features=tf.train.Features(feature=features))
+
+def _pack_settings(settings: dict[str, Any]) -> example_gen_pb2.CustomConfig:
+    struct = struct_pb2.Struct()
+    struct.update(settings)
+    custom_config = example_gen_pb2.CustomConfig()
+    # Deterministic, because TFX's cache key covers these bytes.
+    custom_config.custom_config.Pack(struct, deterministic=True)
+    return custom_config
 
 
 def _read_settings(exec_properties: dict[str, Any]) -> dict[str, Any]:
-    """Returns what `corpus_example_gen` packed into the custom config."""
+    """Returns what `corpus_example_gen` and the driver packed into the custom config."""
     config = example_gen_pb2.CustomConfig()
     proto_utils.json_to_proto(exec_properties["custom_config"], config)
     settings = struct_pb2.Struct()
@@ -244,28 +245,3 @@ def _input_folder(exec_properties: dict[str, Any]) -> str:
     config = example_gen_pb2.Input()
     proto_utils.json_to_proto(exec_properties["input_config"], config)
     return os.path.dirname(os.path.join(exec_properties["input_base"], config.splits[0].pattern))
-
-
-def _list_files(folder: str) -> tuple[list[str], list[str]]:
-    """Returns the paths of the files to read, and the names of all else in the folder."""
-    if not fileio.isdir(folder):
-        raise ValueError(f"there is no input folder {folder!r}")
-    try:
-        names = sorted(name.rstrip("/") for name in fileio.listdir(folder))
-    except (OSError, tf.errors.OpError) as error:
-        raise ValueError(f"cannot list the input folder {folder!r}: {error}") from error
-    files, ignored = [], []
-    for name in names:
-        path = os.path.join(folder, name)
-        if fileio.isdir(path):
-            ignored.append(name + "/")
-        elif suffix_of(name):
-            files.append(path)
-        else:
-            ignored.append(name)
-    if not files:
-        raise ValueError(
-            f"the input folder {folder!r} holds no readable documents: no file {folder}/* of "
-            f"{len(names)} ends in {', '.join(SUFFIXES)}"
-        )
-    return files, ignored

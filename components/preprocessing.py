@@ -17,12 +17,12 @@ def preprocessing_fn(inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
     """Returns the transformed example of a raw one.
 
     Args:
-        inputs: `text` and `source`, string [B, 1].
+        inputs: `text`, `source` and `part`, string [B, 1].
 
     Returns:
         `input_ids` int64, sparse [B, (tokens)]: tiktoken's own ids with one `<|endoftext|>` last.
         `num_bytes` int64 [B]: the text's length in UTF-8.
-        `source` string [B].
+        `source` and `part` string [B].
     """
     text_B = tf.reshape(inputs["text"], [-1])
     # Python in the graph: it can't be served, but it is tiktoken itself. Serving tokenises on its
@@ -36,6 +36,7 @@ def preprocessing_fn(inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         "input_ids": tf.RaggedTensor.from_row_lengths(ids_N, lengths_B).to_sparse(),
         "num_bytes": tf.cast(tf.strings.length(text_B, unit="BYTE"), tf.int64),
         "source": tf.reshape(inputs["source"], [-1]),
+        "part": tf.reshape(inputs["part"], [-1]),
     }
 
 

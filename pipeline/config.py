@@ -1,6 +1,7 @@
 """A run's configuration, each value checked; `pipeline.config_file` reads it."""
 
 import dataclasses
+import math
 from importlib import resources
 
 from data.corpora import CORPORA, SAMPLE
@@ -19,14 +20,21 @@ class DataConfig:
         path: A folder of `.txt`, `.jsonl`, `.jsonl.gz` and `.parquet` files, taken as they are.
         corpus: Instead of `path`: a corpus that `data.prepare` fetches, such as `shakespeare`, or
             `sample`, the small one that comes with the code.
-        spans: Read the newest of the folders `span-<number>` in `path`.
-        eval_share: Share of the documents that is for evaluation.
+        spans: Train on the newest of the folders `span-<number>` in `path`, and evaluate on it and
+            on earlier ones.
+        eval_spans: From how many earlier spans, spread evenly from the first to the last, the
+            evaluation's documents are taken too. By default so many that, of spans of one size
+            and with the default `eval_share`, evaluation has fewer documents than training,
+            however many spans there are.
+        eval_share: Share of the documents that is for evaluation. With a larger one than before,
+            documents that production was trained on are evaluated on too.
         max_refused_share: Share of bad records above which the run fails.
     """
 
     path: str | None = None
     corpus: str | None = None
     spans: bool = False
+    eval_spans: int = 7
     eval_share: float = 0.1
     max_refused_share: float = 0.001
 
@@ -35,6 +43,8 @@ class DataConfig:
             raise ValueError("exactly one of path and corpus must be given")
         if self.spans and self.path is None:
             raise ValueError("spans needs path, the folder of the folders span-<number>")
+        if self.eval_spans < 0:
+            raise ValueError(f"eval_spans must be >= 0, got {self.eval_spans}")
         if self.corpus not in (None, SAMPLE, *CORPORA):
             raise ValueError(f"corpus must be one of {[SAMPLE, *CORPORA]}, got {self.corpus!r}")
         if not 0.001 <= self.eval_share <= 0.999:
@@ -51,12 +61,17 @@ class EvaluationConfig:
         max_perplexity: Blessed only at or below it.
         min_improvement: Blessed only if its perplexity is lower than that of the model in
             production by at least this share of it; 0 means not higher.
+        max_forgetting: With spans, blessed only if its perplexity is higher than that of the model
+            in production by at most this share of it, on the old spans' data and on the new one's.
+            By default a little, as a model that goes on training on other text may give up a
+            little of the old and be better on the whole all the same.
         stride: Tokens that the evaluation window moves; the context when not given. It is part
             of the exported model, and a model is compared only with one of the same stride.
     """
 
     max_perplexity: float
     min_improvement: float = 0.0
+    max_forgetting: float = 0.01
     stride: int | None = None
 
     def __post_init__(self) -> None:
@@ -64,6 +79,8 @@ class EvaluationConfig:
             raise ValueError(f"max_perplexity must be >= 1, got {self.max_perplexity}")
         if not 0 <= self.min_improvement < 1:
             raise ValueError(f"min_improvement must be in [0, 1), got {self.min_improvement}")
+        if not 0 <= self.max_forgetting < math.inf:
+            raise ValueError(f"max_forgetting must be >= 0 and finite, got {self.max_forgetting}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

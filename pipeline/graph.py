@@ -32,6 +32,7 @@ def create_pipeline(config: PipelineConfig) -> tfx_pipeline.Pipeline:
         config.data.eval_share,
         config.data.max_refused_share,
         config.data.spans,
+        config.data.eval_spans,
         report_dir=config.refused_folder,
     )
     statistics_gen = tfx.components.StatisticsGen(examples=example_gen.outputs["examples"])
@@ -86,7 +87,9 @@ def create_pipeline(config: PipelineConfig) -> tfx_pipeline.Pipeline:
         model=trainer.outputs["model"],
         baseline_model=baseline.outputs["baseline"],
         eval_config=eval_config(
-            config.evaluation.max_perplexity, config.evaluation.min_improvement
+            config.evaluation.max_perplexity,
+            config.evaluation.min_improvement,
+            config.evaluation.max_forgetting if config.data.spans else None,
         ),
     )
     infra_validators, validated = [], {}

@@ -60,11 +60,11 @@ def render_report(config: PipelineConfig) -> str:
             f"{error.args[0]}; `gpt2-tfx run` with the same --config and --set makes one"
         ) from error
     trained = _newest(runs, "training")
-    curves = read_curves(trained) if trained else None
     measured = _newest(runs, "perplexity")
     with_tokens = next((run for run in reversed(runs) if "tokens" in run.steps), None)
     lengths = read_lengths(config, with_tokens) if with_tokens else None
     in_production = newest_version(config.serving_base)
+    maker = _find_maker(runs, in_production)
     return _environment().get_template("report.html.jinja").render(
         config=config,
         written=datetime.datetime.now(datetime.timezone.utc),
@@ -72,13 +72,9 @@ def render_report(config: PipelineConfig) -> str:
         newest=runs[-1],
         runs_chart=_runs_chart(runs),
         in_production=in_production,
-        maker=next(
-            (run for run in runs if run.has_pushed and run.version == str(in_production)), None
-        ),
+        maker=maker,
         trained=trained,
-        curves=curves,
-        loss_chart=_loss_chart(curves),
-        rate_chart=_rate_chart(curves),
+        trainings=_trainings(trained, maker),
         measured=measured,
         source_chart=_source_chart(measured),
         with_tokens=with_tokens,
@@ -96,6 +92,11 @@ def _newest(runs: list[RunReport], field: str) -> RunReport | None:
     return next((run for run in reversed(runs) if getattr(run, field) is not None), None)
 
 
+def _find_maker(runs: list[RunReport], version: int | None) -> RunReport | None:
+    """Returns the run that pushed the version; None if it is none of these."""
+    return next((run for run in runs if run.has_pushed and run.version == str(version)), None)
+
+
 def _runs_chart(runs: list[RunReport]) -> Chart | None:
     return report_charts.runs_chart(
         [
@@ -111,21 +112,25 @@ def _runs_chart(runs: list[RunReport]) -> Chart | None:
     )
 
 
-def _loss_chart(curves: Curves | None) -> Chart | None:
-    if curves is None:
-        return None
-    return report_charts.line_chart(
-        "Loss of the train and of the eval split by step",
-        {"train": curves.train_loss, "eval": curves.eval_loss},
-    )
+def _trainings(*runs: RunReport | None) -> list[dict[str, Any]]:
+    """Returns each of the runs once, with its curves, which are None where their log is gone."""
+    numbered = {run.run.number: run for run in runs if run and run.training}
+    trainings = []
+    for run in numbered.values():
+        curves = read_curves(run)
+        charts = _curve_charts(curves) if curves else {}
+        trainings.append({"run": run, "curves": curves, "charts": charts})
+    return trainings
 
 
-def _rate_chart(curves: Curves | None) -> Chart | None:
-    if curves is None:
-        return None
-    return report_charts.line_chart(
-        "Learning rate by step", {"learning rate": curves.learning_rate}
-    )
+def _curve_charts(curves: Curves) -> dict[str, Chart | None]:
+    """Returns the charts by their captions."""
+    losses = {"train": curves.train_loss, "eval": curves.eval_loss}
+    rates = {"learning rate": curves.learning_rate}
+    return {
+        "Loss, in nats a token": report_charts.line_chart("Loss of both splits by step", losses),
+        "Learning rate": report_charts.line_chart("Learning rate by step", rates),
+    }
 
 
 def _source_chart(measured: RunReport | None) -> Chart | None:

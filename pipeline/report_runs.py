@@ -11,7 +11,7 @@ from ml_metadata.proto import metadata_store_pb2 as mlmd
 from tfx.dsl.io import fileio
 
 from components import baseline, corpus_counts, serving_check, trainer
-from components.evaluation import BASELINE, CANDIDATE
+from components.evaluation import BASELINE, CANDIDATE, PART, SOURCE
 from pipeline.config import PipelineConfig
 from pipeline.lineage import Node, Run, properties, read_runs
 from pipeline.summary import custom_int, read_failures, read_json, read_metrics, read_text
@@ -203,8 +203,8 @@ def _read_evaluation(reader: _Reader) -> dict[str, Any]:
         "perplexity": candidate[()]["perplexity"],
         "bits_per_byte": candidate[()]["bits_per_byte"],
         "baseline_perplexity": production[()]["perplexity"],
-        "sources": _scores_by("source", candidate, production),
-        "parts": _scores_by("part", candidate, production),
+        "sources": _scores_by(SOURCE, candidate, production),
+        "parts": _scores_by(PART, candidate, production),
         "blessed": blessed,
         "not_blessed_because": [] if blessed else read_failures(path),
     }

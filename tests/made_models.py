@@ -19,12 +19,14 @@ class Document(NamedTuple):
     ids: list[int]
     num_bytes: int
     source: str
+    part: str = "new"
 
     def serialize(self) -> bytes:
         example = tf.train.Example()
         example.features.feature["input_ids"].int64_list.value.extend(self.ids)
         example.features.feature["num_bytes"].int64_list.value.append(self.num_bytes)
         example.features.feature["source"].bytes_list.value.append(self.source.encode())
+        example.features.feature["part"].bytes_list.value.append(self.part.encode())
         return example.SerializeToString()
 
 

@@ -44,7 +44,11 @@ def main() -> None:
     program = find_chromium()
     if program is None:
         sys.exit("needs a browser")
-    with tempfile.TemporaryDirectory() as profile, open_page(program, Path(profile)) as page:
+    # The browser's last child may still be writing there.
+    with (
+        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile,
+        open_page(program, Path(profile)) as page,
+    ):
         for path in take_screenshots(page, report, folder):
             print(f"{path}: {path.stat().st_size:,} bytes")
 

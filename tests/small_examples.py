@@ -11,7 +11,7 @@ def write_examples(
     num_bytes: list[int] | None = None,
     compression: str = "GZIP",
 ) -> str:
-    """Writes transformed examples as Transform does: gzipped TFRecords, `source` among them."""
+    """Writes transformed examples as Transform does: gzipped TFRecords of all features."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tf.io.TFRecordWriter(str(path), tf.io.TFRecordOptions(compression)) as writer:
         for ids, length in zip(documents, num_bytes or [1] * len(documents), strict=True):
@@ -19,5 +19,6 @@ def write_examples(
             example.features.feature["input_ids"].int64_list.value.extend(ids)
             example.features.feature["num_bytes"].int64_list.value.append(length)
             example.features.feature["source"].bytes_list.value.append(b"play")
+            example.features.feature["part"].bytes_list.value.append(b"new")
             writer.write(example.SerializeToString(deterministic=True))
     return str(path)

@@ -47,7 +47,8 @@ def test_a_minimal_file_is_completed_by_gpt2_small_and_a_laptops_defaults(write)
     assert (model.dropout, model.layer_norm_epsilon) == (0.1, 1e-6)
     assert config.training.strategy.name == "one_device"
     assert (config.data.eval_share, config.data.max_refused_share) == (0.1, 0.001)
-    assert config.evaluation.min_improvement == 0
+    assert config.data.eval_spans == 7
+    assert (config.evaluation.min_improvement, config.evaluation.max_forgetting) == (0, 0.01)
     assert config.stride == 1024
     assert config.start == "scratch"
     assert config.cache is True
@@ -99,6 +100,15 @@ def test_all_that_a_run_writes_lies_below_output(write):
         (
             "data={corpus: hamlet}",
             "data: corpus must be one of ['sample', 'shakespeare'], got 'hamlet'",
+        ),
+        ("data.eval_spans=-1", "data: eval_spans must be >= 0, got -1"),
+        (
+            "evaluation.max_forgetting=-0.1",
+            "evaluation: max_forgetting must be >= 0 and finite, got -0.1",
+        ),
+        (
+            "evaluation.max_forgetting=.inf",
+            "evaluation: max_forgetting must be >= 0 and finite, got inf",
         ),
         ("evaluation.max_perplexity=0.9", "evaluation: max_perplexity must be >= 1, got 0.9"),
         ("evaluation.min_improvement=1", "evaluation: min_improvement must be in [0, 1), got 1.0"),

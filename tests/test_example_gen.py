@@ -1,12 +1,9 @@
 """components/example_gen.py: splits, spans, counts, dead letters, and how a run fails."""
 
 import gzip
-import hashlib
-import itertools
 import json
 import os
 from pathlib import Path
-from typing import NamedTuple
 
 import pyarrow
 import pyarrow.parquet
@@ -14,82 +11,15 @@ import pytest
 import tensorflow as tf
 import tensorflow_data_validation as tfdv
 from tfx.dsl.io import fileio
-from tfx.orchestration import metadata
-from tfx.orchestration import pipeline as tfx_pipeline
-from tfx.orchestration.local.local_dag_runner import LocalDagRunner
-from tfx.types import standard_artifacts
-from tfx.utils import proto_utils
 
-from components.example_gen import Driver, Executor, corpus_example_gen
+from components.example_gen import corpus_example_gen
+from tests.generated_examples import bucket, numbered, run, run_pipeline, write_lines
 
 ROOT = Path(__file__).parent.parent
-RUNS = itertools.count(1)
-
-
-class Run(NamedTuple):
-    """What a run left behind: for each split, the (text, source) of each example."""
-
-    counts: dict
-    train: list[tuple[str, str]]
-    eval: list[tuple[str, str]]
-    uri: str
-
-
-def exec_properties(*args, **kwargs) -> dict:
-    """The component's properties as the launcher passes them on: messages in JSON."""
-    properties = corpus_example_gen(*args, **kwargs).spec.exec_properties
-    return {
-        key: proto_utils.proto_to_json(value) if hasattr(value, "DESCRIPTOR") else value
-        for key, value in properties.items()
-    }
-
-
-def run(folder: Path, **kwargs) -> Run:
-    """The driver's and the executor's work on the folder, without the rest of TFX."""
-    properties = exec_properties(str(folder), **kwargs)
-    properties = Driver(None).resolve_exec_properties(properties, None, None)
-    examples = standard_artifacts.Examples()
-    examples.uri = f"{folder}-examples/{next(RUNS)}"  # a folder of its own, as TFX gives each run
-    Executor(Executor.Context()).Do({}, {"examples": [examples]}, properties)
-    assert json.loads(examples.split_names) == ["train", "eval"]
-    counts = json.loads(Path(examples.uri, "counts.json").read_text())
-    train, evaluation = (read_split(examples.uri, name) for name in ("train", "eval"))
-    return Run(counts, train, evaluation, examples.uri)
-
-
-def read_split(uri: str, name: str) -> list[tuple[str, str]]:
-    files = sorted(str(path) for path in Path(uri, f"Split-{name}").iterdir())
-    documents = []
-    for record in tf.data.TFRecordDataset(files, compression_type="GZIP").as_numpy_iterator():
-        features = tf.train.Example.FromString(record).features.feature
-        assert set(features) == {"text", "source"}
-        (text,), (source,) = (features[name].bytes_list.value for name in ("text", "source"))
-        documents.append((text.decode(), source.decode()))
-    return documents
 
 
 def read_lines(*path: str | Path) -> list[str]:
     return Path(*path).read_text().splitlines()
-
-
-def write_lines(path: Path, texts: list[str], source: str = "s") -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lines = [json.dumps({"text": text, "source": source}) + "\n" for text in texts]
-    path.write_text("".join(lines))
-
-
-def numbered(*numbers: int) -> list[str]:
-    return [f"document {number}" for number in numbers]
-
-
-def bucket(text: str) -> int:
-    """The hash bucket of 1,000 that a text of at most 123 bytes falls into, from first principles.
-
-    TFX hashes the feature's protobuf encoding: field 1 (the bytes list), in it field 1 (a value).
-    """
-    content = text.encode()
-    encoded = bytes([0x0A, len(content) + 2, 0x0A, len(content)]) + content
-    return int(hashlib.sha256(encoded).hexdigest(), 16) % 1000
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +53,8 @@ def test_every_document_is_kept_once_and_every_bad_record_is_reported(mixed):
     counts = result.counts
     assert (counts["read"], counts["kept"], counts["refused"]) == (48, 44, 4)
     assert (counts["train"], counts["eval"]) == (len(result.train), len(result.eval))
+    assert (counts["left_out"], counts["span"], counts["earlier_spans"]) == (0, None, [])
+    assert result.old == []
     assert counts["files"] == 5
     assert counts["ignored_files"] == [".hidden.jsonl", "_SUCCESS", "more.txt/", "notes.md"]
     totals = {source: sum(splits.values()) for source, splits in counts["sources"].items()}
@@ -178,31 +110,6 @@ def test_a_split_depends_on_the_text_alone(tmp_path):
     assert {text for text, _ in after.eval} == {
         text for text in numbered(*range(150)) if bucket(text) >= 800
     }
-
-
-def test_of_several_spans_the_newest_is_read(tmp_path):
-    for span in (1, 2, 10):
-        write_lines(tmp_path / "in" / f"span-{span}" / "a.jsonl", [f"{span}"] * 5 + numbered(0, 1))
-    (tmp_path / "in" / "a.jsonl").write_text("not read")
-    (tmp_path / "in" / "span-11").mkdir()  # empty: the next data are not there yet
-    result = run(tmp_path / "in", spans=True, eval_share=0.5)
-    assert result.counts["read"] == 7
-    texts = {text for text, _ in result.train + result.eval}
-    assert texts == {"10", "document 0", "document 1"}
-
-
-def test_without_spans_an_error_names_the_folder(tmp_path):
-    with pytest.raises(ValueError, match=f"'{tmp_path}' has no folder span-<number> with files"):
-        run(tmp_path, spans=True)
-    write_lines(tmp_path / "span-latest" / "a.jsonl", ["a"])
-    with pytest.raises(ValueError, match=r"span-<number>.*latest"):
-        run(tmp_path, spans=True)
-
-
-def test_a_span_with_leading_zeros_is_an_error(tmp_path):
-    write_lines(tmp_path / "span-007" / "a.jsonl", ["a"])
-    with pytest.raises(ValueError, match=r"the newest span is 7.*without leading zeros"):
-        run(tmp_path, spans=True)
 
 
 def test_a_missing_folder_is_an_error(tmp_path):
@@ -278,22 +185,13 @@ def test_the_schema_holds_for_what_is_written_and_for_nothing_less(tmp_path):
     assert anomalies(f"{result.uri}/Split-train/*") == set()
     example = tf.train.Example()
     example.features.feature["text"].bytes_list.value.extend([b"a", b"b"])
+    example.features.feature["part"].bytes_list.value.append(b"newer")
     example.features.feature["extra"].bytes_list.value.append(b"c")
     with tf.io.TFRecordWriter(str(tmp_path / "bad.tfrecord")) as writer:
         writer.write(example.SerializeToString())
-    assert anomalies(str(tmp_path / "bad.tfrecord")) == {"text", "source", "extra"}
-
-
-def run_pipeline(folder: Path, **kwargs) -> None:
-    LocalDagRunner().run(
-        tfx_pipeline.Pipeline(
-            pipeline_name="test",
-            pipeline_root=f"{folder}-root",
-            metadata_connection_config=metadata.sqlite_metadata_connection_config(f"{folder}.db"),
-            components=[corpus_example_gen(str(folder), **kwargs)],
-            enable_cache=True,
-        )
-    )
+    assert anomalies(str(tmp_path / "bad.tfrecord")) == {
+        "text", "source", "part", "extra"
+    }  # fmt: skip
 
 
 def test_a_rerun_comes_from_the_cache_until_the_files_change(tmp_path):

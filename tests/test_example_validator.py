@@ -17,7 +17,11 @@ from components.example_validator import Executor
 SCHEMA = Path(__file__).parent.parent / "data" / "schema.pbtxt"
 
 
-def example(**features: bytes | int | Sequence[bytes]) -> tf.train.Example:
+def example(
+    part: bytes | None = b"new", **features: bytes | int | Sequence[bytes]
+) -> tf.train.Example:
+    if part is not None:
+        features["part"] = part
     made = tf.train.Example()
     for name, value in features.items():
         feature = made.features.feature[name]
@@ -28,7 +32,10 @@ def example(**features: bytes | int | Sequence[bytes]) -> tf.train.Example:
     return made
 
 
-GOOD = [example(text=b"a text", source=b"play"), example(text=b"another", source=b"poem")]
+GOOD = [
+    example(text=b"a text", source=b"play"),
+    example(text=b"another", source=b"poem", part=b"old"),
+]
 
 
 def validate(tmp_path: Path, **splits: list[tf.train.Example]) -> dict[str, list[str]]:
@@ -73,6 +80,8 @@ def test_examples_that_fit_the_schema_pass_and_the_report_is_empty(tmp_path):
     [
         (example(source=b"play"), "text", "dropped"),
         (example(text=b"a text"), "source", "dropped"),
+        (example(text=b"a text", source=b"play", part=None), "part", "dropped"),
+        (example(text=b"a text", source=b"play", part=b"newer"), "part", "Unexpected string"),
         (example(text=7, source=b"play"), "text", "type"),
         (example(text=[b"one", b"two"], source=b"play"), "text", "shape"),
         (example(text=b"a text", source=b"play", extra=b"?"), "extra", "New column"),

@@ -34,6 +34,10 @@ KNOWN = {
 }
 
 
+def part_of(source: str) -> str:
+    return "old" if source.startswith("known") else "new"
+
+
 @pytest.fixture(scope="module")
 def transformed(tmp_path_factory) -> dict[str, dict]:
     """What Beam and Transform make of the texts above and of the sample corpus, by source."""
@@ -42,7 +46,10 @@ def transformed(tmp_path_factory) -> dict[str, dict]:
         for number, line in enumerate(path.read_text().splitlines()):
             texts[f"{path.name} {number}"] = json.loads(line)["text"]
     raw = [
-        {"text": np.array([text.encode()], object), "source": np.array([source.encode()], object)}
+        {
+            name: np.array([value.encode()], object)
+            for name, value in {"text": text, "source": source, "part": part_of(source)}.items()
+        }
         for source, text in texts.items()
     ]
     schema = tfdv.load_schema_text(str(ROOT / "data" / "schema.pbtxt"))
@@ -76,8 +83,9 @@ def test_every_document_of_a_corpus_gets_the_ids_of_the_encoding_in_plain_python
 
 
 def test_a_transformed_example_has_the_features_of_the_data_contract_and_no_others(transformed):
-    for example in transformed.values():
-        assert set(example) - {"text"} == {"input_ids", "num_bytes", "source"}
+    for source, example in transformed.items():
+        assert set(example) - {"text"} == {"input_ids", "num_bytes", "source", "part"}
+        assert example["part"].decode() == part_of(source)
         assert example["input_ids"].dtype == np.int64
 
 

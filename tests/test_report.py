@@ -107,11 +107,19 @@ def test_a_newest_run_that_failed_is_told_with_its_reason_and_what_came_before_s
     assert "failed in CorpusExampleGen. a <b>bad</b> file line 7 Log:" in newest
     assert "run-1.log" in newest
     assert "another" not in newest
-    assert "Run 2: 2 steps from scratch" in page.sections["training"]
     assert (
         "100.0 over all, 120.0 for what it was compared with, version 41"
         in (page.sections["sources"])
     )
+
+
+def test_the_newest_training_is_shown_and_that_of_the_model_in_production(page):
+    newest, in_production = page.sections["training"].split("Run ")[1:]
+    assert newest.startswith("2 2 steps from scratch, 99 tokens seen, a mean train loss of 4.500")
+    assert in_production.startswith("1 in production 3 steps from scratch, 99 tokens seen")
+    charts = [attributes["aria-label"] for name, attributes in page.tags if name == "svg"]
+    assert charts.count("Loss of both splits by step") == 2
+    assert charts.count("Learning rate by step") == 2
 
 
 def test_the_way_from_the_data_to_the_version_is_told_and_which_run_made_what(page, three_runs):
@@ -307,6 +315,24 @@ def test_the_model_in_production_writes_what_a_client_of_its_server_gets(page):
     told = page.sections["samples"]
     assert "Version 41, asked when this page was written." in told
     assert " ".join((samples[1].prompt + " " + samples[1].greedy).split()) in told
+
+
+def test_new_and_old_data_are_told_apart(runs, tmp_path):
+    documents = [Document([0], 2, "play", "new"), Document([1], 2, "play", "old")]
+    nll, before = [math.log(60), math.log(126)], [math.log(100), math.log(110)]
+    evaluation = evaluate(
+        tmp_path / "e", eval_config(90, 0, max_forgetting=0.05), documents, nll, before
+    )
+    runs.start("a")
+    add_data(runs, [])
+    add_training(runs, [6.0])
+    add_verdict(runs, evaluation, 41, False)
+    page = PageText(render_report(runs.config))
+    assert (
+        "On new data 60.0, compared with 100.0. On old data 126.0, compared with 110.0."
+        in (page.sections["sources"])
+    )
+    assert [row[0] for row in page.rows["sources"]] == ["source", "play"]
 
 
 def test_without_a_pushed_version_a_sentence_says_so(runs):
