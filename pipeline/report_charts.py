@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -140,7 +140,7 @@ def _y_scale(steps: Sequence[float], is_log: bool = False) -> Scale:
     return Scale(steps[0], steps[-1], HEIGHT - BOTTOM, TOP, is_log)
 
 
-def line_chart(title: str, curves: dict[str, Points]) -> Chart | None:
+def line_chart(title: str, curves: Mapping[str, Points]) -> Chart | None:
     """Returns a chart of curves over a training's steps; a curve of few points has dots.
 
     Args:
