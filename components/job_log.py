@@ -40,11 +40,12 @@ class JobLog:
         pods = self._api.list_pods(self._name)
         for pod in pods:
             self._say_change(_title(pod), _state(pod))
-        since = int(time.monotonic() - self._asked) + _OVERLAP_SECONDS
-        self._asked = time.monotonic()
+        now = time.monotonic()
         for pod in pods:
             if _index(pod) == 0:
+                since = int(now - self._asked) + _OVERLAP_SECONDS
                 self._show_log(pod["metadata"]["name"], since)
+        self._asked = now
 
     def _say_change(self, name: str, state: str) -> None:
         if self._states.get(name) != state:

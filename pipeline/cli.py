@@ -32,7 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.traceback:
             traceback.print_exc()
         elif sys.stderr is not sys.__stderr__:
-            traceback.print_exc(file=sys.__stderr__)  # which is the log file by now
+            # Which is the log file by now. The report finds the message there.
+            traceback.print_exc(file=sys.__stderr__)
+            print(f"error: {_message(error)}", file=sys.__stderr__)
         print(f"error: {_message(error)}", file=sys.stderr)
         return 1
     return 0
@@ -92,6 +94,16 @@ def _score(options: argparse.Namespace) -> None:
     from pipeline.score import describe, score_files
 
     print(describe(score_files(options.model, options.files, options.stride)))
+
+
+def _report(options: argparse.Namespace) -> None:
+    config = _config(options)
+    log = _log_native_messages(config, "report")
+    from pipeline.local_runner import log_to_file
+    from pipeline.report import write_report
+
+    log_to_file(log)
+    print(f"wrote {write_report(config, options.output)}")
 
 
 def _log_native_messages(config: "PipelineConfig", name: str) -> Path:
@@ -160,6 +172,10 @@ def _parser() -> argparse.ArgumentParser:
         "--stride", type=int, help="with --model: tokens that the window moves; see the README"
     )
     score.add_argument("files", nargs="+", metavar="FILE", help=".txt, .jsonl[.gz] or .parquet")
+    report = add("report", _report, "Write a page about the runs, their data and their models.")
+    report.add_argument(
+        "--output", metavar="FILE", help="the page; default: report.html in the output folder"
+    )
     client_commands.add_generate_options(generate)
     for command in (status, generate, score):
         client_commands.add_connection_options(command)

@@ -1,11 +1,16 @@
 """Reads runs from ML Metadata."""
 
 import dataclasses
+import datetime
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from ml_metadata import metadata_store
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 from tfx.orchestration import metadata
+
+_State = mlmd.Execution.State
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,11 +21,16 @@ class Node:
         seconds: How long it ran; 0 when it was taken from the cache.
         is_cached: Whether it was taken from the cache.
         outputs: The artifact behind each output's name.
+        state: ML Metadata's word: `COMPLETE`, `CACHED`, `FAILED`, `RUNNING`, ... A component that
+            was killed stays RUNNING for ever.
+        properties: What the component was told, by name.
     """
 
     seconds: float
     is_cached: bool
     outputs: dict[str, mlmd.Artifact]
+    state: str = "COMPLETE"
+    properties: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def output(self, name: str) -> mlmd.Artifact:
         """Returns the artifact of an output.
@@ -31,8 +41,41 @@ class Node:
         return self.outputs[name]
 
 
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One run of a pipeline.
+
+    Args:
+        number: 1 for the pipeline's first run.
+        name: TFX's id of the run, which its log has too.
+        started: When, UTC.
+        seconds: From then to the last thing that a component did.
+        nodes: Its components in the order they ran, as far as it got.
+    """
+
+    number: int
+    name: str
+    started: datetime.datetime
+    seconds: float
+    nodes: dict[str, Node]
+
+
 def read_last_run(metadata_path: str, pipeline_name: str) -> dict[str, Node]:
     """Returns the components of the pipeline's newest run, in the order they ran.
+
+    Raises:
+        LookupError: The pipeline has not run yet.
+    """
+    return read_runs(metadata_path, pipeline_name, newest=1)[-1].nodes
+
+
+def read_runs(metadata_path: str, pipeline_name: str, newest: int | None = None) -> list[Run]:
+    """Returns the pipeline's runs, the oldest first, those that failed among them.
+
+    Args:
+        metadata_path: SQLite's file.
+        pipeline_name: The pipeline's.
+        newest: If given, only so many of the newest.
 
     Raises:
         LookupError: The pipeline has not run yet.
@@ -41,15 +84,31 @@ def read_last_run(metadata_path: str, pipeline_name: str) -> dict[str, Node]:
         raise LookupError(f"no run yet: there is no {metadata_path}")
     store = metadata_store.MetadataStore(metadata.sqlite_metadata_connection_config(metadata_path))
     pipeline = store.get_context_by_type_and_name("pipeline", pipeline_name)
-    runs = store.get_children_contexts_by_context(pipeline.id) if pipeline else []
-    runs = [run for run in runs if run.type == "pipeline_run"]
-    if not runs:
+    contexts = store.get_children_contexts_by_context(pipeline.id) if pipeline else []
+    contexts = [context for context in contexts if context.type == "pipeline_run"]
+    if not contexts:
         raise LookupError(f"no run of the pipeline {pipeline_name!r} in {metadata_path}")
-    newest = max(runs, key=lambda run: run.id)
-    nodes = {}
-    for execution in sorted(store.get_executions_by_context(newest.id), key=lambda e: e.id):
-        nodes[_node_id(store, execution, pipeline_name)] = _read_node(store, execution)
-    return nodes
+    contexts.sort(key=lambda context: context.id)
+    numbered = list(enumerate(contexts, start=1))[-newest if newest else 0 :]
+    return [_read_run(store, number, context, pipeline_name) for number, context in numbered]
+
+
+def _read_run(
+    store: metadata_store.MetadataStore, number: int, run: mlmd.Context, pipeline_name: str
+) -> Run:
+    executions = sorted(store.get_executions_by_context(run.id), key=lambda e: e.id)
+    begin = run.create_time_since_epoch
+    end = max([begin, *(execution.last_update_time_since_epoch for execution in executions)])
+    return Run(
+        number=number,
+        name=run.name,
+        started=datetime.datetime.fromtimestamp(begin / 1000, datetime.timezone.utc),
+        seconds=(end - begin) / 1000,
+        nodes={
+            _node_id(store, execution, pipeline_name): _read_node(store, execution)
+            for execution in executions
+        },
+    )
 
 
 def _node_id(
@@ -75,4 +134,11 @@ def _read_node(store: metadata_store.MetadataStore, execution: mlmd.Execution) -
         seconds=0.0 if is_cached else milliseconds / 1000,
         is_cached=is_cached,
         outputs={event.path.steps[0].key: by_id[event.artifact_id] for event in events},
+        state=_State.Name(execution.last_known_state),
+        properties=properties(execution.custom_properties),
     )
+
+
+def properties(custom: Mapping[str, mlmd.Value]) -> dict[str, Any]:
+    """Returns the custom properties of an execution or artifact as Python's values."""
+    return {name: getattr(value, value.WhichOneof("value")) for name, value in custom.items()}

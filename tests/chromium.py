@@ -1,5 +1,6 @@
 """Headless Chromium, driven by its DevTools protocol over pipes: neither a port nor a library."""
 
+import base64
 import contextlib
 import itertools
 import json
@@ -82,6 +83,19 @@ class Page:
         """Puts the text in the place of what the field has."""
         self.evaluate(f"document.querySelector({json.dumps(selector)}).select()")
         self.call("Input.insertText", text=text)
+
+    def look(self, width: int, height: int, scheme: str = "light") -> None:
+        """Gives the window this size in CSS pixels, and its user a taste: `light` or `dark`."""
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        self.call("Emulation.setDeviceMetricsOverride", **size)
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        self.call("Emulation.setEmulatedMedia", features=features)
+
+    def screenshot(self, y: float, width: float, height: float) -> bytes:
+        """A PNG of what the page shows from `y` on."""
+        clip = {"x": 0, "y": y, "width": width, "height": height, "scale": 1}
+        answer = self.call("Page.captureScreenshot", format="png", clip=clip)
+        return base64.b64decode(answer["data"])
 
     def wait_for(self, condition: str, seconds: float = 60.0) -> None:
         deadline = time.monotonic() + seconds

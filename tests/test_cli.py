@@ -30,7 +30,7 @@ def run_python(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str
     )
 
 
-@pytest.mark.parametrize("command", ["run", "serve", "status", "generate"])
+@pytest.mark.parametrize("command", ["run", "serve", "status", "generate", "report"])
 def test_a_bad_configuration_ends_in_one_message_and_code_1(tmp_path, command):
     prompt = ["To be"] if command == "generate" else []
     result = run_python(
@@ -97,7 +97,7 @@ def test_help_names_the_commands_and_their_options(tmp_path):
     result = run_python(tmp_path, "-m", "pipeline", "--help")
     assert result.returncode == 0
     assert result.stdout.startswith("usage: gpt2-tfx ")
-    for command in ("run", "serve", "generate", "status", "score", "weights"):
+    for command in ("run", "serve", "generate", "status", "score", "report", "weights"):
         assert f"\n    {command} " in result.stdout
 
 

@@ -85,7 +85,9 @@ def test_only_failures_that_another_attempt_may_mend_are_tried_again():
 
 
 def test_the_manifests_to_apply_by_hand_are_those_that_the_trainer_makes():
-    spec = TrainingJobSpec(image="registry.example/gpt2-tfx:1.0", volume="workspace", workers=2)
+    spec = TrainingJobSpec(
+        image="registry.example/gpt2-tfx:1.0", volume="gpt2-workspace", workers=2
+    )
     task_file = "/workspace/training-jobs/gpt2-training/task.json"
     service, job = yaml.safe_load_all(BY_HAND.read_text())
     assert service == service_manifest("gpt2-training")
