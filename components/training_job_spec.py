@@ -4,16 +4,17 @@ import dataclasses
 import re
 from typing import Any
 
+from components.pod_resources import check_pod_resources
 from model.training_config import TrainingConfig
 
-# Names of objects, of resources such as nvidia.com/gpu, and amounts, as Kubernetes defines them:
-# kubernetes.io/docs/concepts/overview/working-with-objects/names and
-# apimachinery/pkg/api/resource/quantity.go, signs left out.
+# kubernetes.io/docs/concepts/overview/working-with-objects/names
 _OBJECT = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
-_RESOURCE = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?")
-_AMOUNT = re.compile(r"(\d+\.?\d*|\.\d+)([eE][-+]?\d+|[numkMGTPE]|[KMGTPE]i)?", re.ASCII)
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_IMAGE = re.compile(r"[^\s:@]+(:\d+/[^\s:@]+)?(:[\w][\w.-]{0,127}(@sha256:\w+)?|@sha256:\w+)")
+# github.com/distribution/reference: host:port/path:tag@digest
+_IMAGE = re.compile(
+    r"([a-zA-Z0-9][a-zA-Z0-9.-]*(:\d+)?/)?[a-z0-9]+([._/-]+[a-z0-9]+)*"
+    r"(?P<tag>:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(?P<digest>@sha256:[0-9a-f]{64})?"
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -66,33 +67,12 @@ class TrainingJobSpec:
             raise ValueError(f"workers must be in [2, 100], got {self.workers}")
         if not 0 <= self.restarts <= 100:
             raise ValueError(f"restarts must be in [0, 100], got {self.restarts}")
-        self._check_resources()
+        amounts = check_pod_resources(self.cpu, self.memory, self.accelerator, self.accelerators)
+        for field, amount in zip(("cpu", "memory"), amounts, strict=True):
+            object.__setattr__(self, field, amount)
         for name in self.environment:
             if not _VARIABLE.fullmatch(name):
                 raise ValueError(f"environment must have variables' names as keys, got {name!r}")
-
-    def _check_resources(self) -> None:
-        for field in ("cpu", "memory"):
-            amount = str(getattr(self, field))
-            number = _AMOUNT.fullmatch(amount)
-            if not number or not float(number[1]):
-                raise ValueError(
-                    f"{field} must be an amount above zero as Kubernetes writes it, such as 2, "
-                    f"500m or 8Gi, got {amount!r}"
-                )
-            object.__setattr__(self, field, amount)
-        if self.accelerators < 0:
-            raise ValueError(f"accelerators must be >= 0, got {self.accelerators}")
-        if (self.accelerator is None) != (self.accelerators == 0):
-            raise ValueError(
-                "accelerator and accelerators must be given together, got "
-                f"{self.accelerator!r} and {self.accelerators}"
-            )
-        if self.accelerator is not None and not _RESOURCE.fullmatch(self.accelerator):
-            raise ValueError(
-                "accelerator must be a resource's name such as nvidia.com/gpu, "
-                f"got {self.accelerator!r}"
-            )
 
 
 def check_image(field: str, image: str) -> None:
@@ -101,7 +81,8 @@ def check_image(field: str, image: str) -> None:
     Raises:
         ValueError: It is not: without a tag every node would run what it takes for the latest.
     """
-    if not _IMAGE.fullmatch(image):
+    parts = _IMAGE.fullmatch(image)
+    if not parts or not (parts["tag"] or parts["digest"]):
         raise ValueError(
             f"{field} must be an image with a tag or digest, such as registry/name:1.0, "
             f"got {image!r}"

@@ -2,17 +2,13 @@
 
 import re
 
+from components.training_job_spec import check_image
 from model.training_config import StrategyConfig
 from pipeline.config import PipelineConfig
 from pipeline.kubeflow_config import KubeflowConfig, check_bucket
 
 # What Kubeflow Pipelines and TFX's runner agree on.
 _PIPELINE_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,127}")
-# github.com/distribution/reference: host:port/path:tag@digest
-_IMAGE = re.compile(
-    r"([a-zA-Z0-9][a-zA-Z0-9.-]*(:\d+)?/)?[a-z0-9]+([._/-]+[a-z0-9]+)*"
-    r"(?P<tag>:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(?P<digest>@sha256:[0-9a-f]{64})?"
-)
 
 
 def check_run(config: PipelineConfig, image: str, pipeline_root: str) -> None:
@@ -22,12 +18,7 @@ def check_run(config: PipelineConfig, image: str, pipeline_root: str) -> None:
         ValueError: It can't; the message has the field, the value and the rule.
     """
     check_bucket("pipeline root", pipeline_root)
-    parts = _IMAGE.fullmatch(image)
-    if not parts or not (parts["tag"] or parts["digest"]):
-        raise ValueError(
-            f"image must be a container image's name with a tag or digest, such as "
-            f"registry.example.com/gpt2-tfx:1.0, got {image!r}"
-        )
+    check_image("image", image)
     if not _PIPELINE_NAME.fullmatch(config.name):
         raise ValueError(
             "name must be lower-case letters, digits and '-' on Kubeflow, at most 128 of them, "

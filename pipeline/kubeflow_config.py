@@ -3,6 +3,7 @@
 import dataclasses
 import re
 
+from components.pod_resources import check_pod_resources
 from pipeline.training_job_config import TrainingJobConfig
 
 # Where each task finds the volume, and what is no artifact: checkpoints, downloaded corpora, and
@@ -13,13 +14,8 @@ WORKSPACE = "/workspace"
 # (kubeflow/pipelines, backend/src/v2/component/launcher_v2.go, LocalPathForURI).
 MIRRORS = {"gs://": "/gcs/", "s3://": "/s3/", "minio://": "/minio/"}
 
-# Kubernetes: apimachinery/pkg/api/resource/quantity.go, without signs.
-_QUANTITY = re.compile(r"(\d+\.?\d*|\.\d+)([eE][-+]?\d+|[numkMGTPE]|[KMGTPE]i)?", re.ASCII)
-# An object's name, RFC 1123, and the name of a resource that a device plugin offers.
+# An object's name: RFC 1123.
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
-_DEVICE = re.compile(
-    r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
-)
 _BUCKET = re.compile(r"(gs|s3|minio)://[a-z0-9][-a-z0-9._]{1,61}[a-z0-9](/[^\s?#]*)?")
 
 
@@ -40,27 +36,9 @@ class ResourcesConfig:
     accelerators: int = 0
 
     def __post_init__(self) -> None:
-        for field in ("cpu", "memory"):
-            value = str(getattr(self, field))
-            number = _QUANTITY.fullmatch(value)
-            if not number or not float(number[1]):
-                raise ValueError(
-                    f"{field} must be one of Kubernetes' quantities above zero, such as 2, 500m or "
-                    f"8Gi, got {value!r}"
-                )
-            object.__setattr__(self, field, value)
-        if self.accelerators < 0:
-            raise ValueError(f"accelerators must be >= 0, got {self.accelerators}")
-        if (self.accelerator is None) != (self.accelerators == 0):
-            raise ValueError(
-                "accelerator and accelerators must be given together, got "
-                f"{self.accelerator!r} and {self.accelerators}"
-            )
-        if self.accelerator is not None and not _DEVICE.fullmatch(self.accelerator):
-            raise ValueError(
-                f"accelerator must be a resource's name such as nvidia.com/gpu, "
-                f"got {self.accelerator!r}"
-            )
+        amounts = check_pod_resources(self.cpu, self.memory, self.accelerator, self.accelerators)
+        for field, amount in zip(("cpu", "memory"), amounts, strict=True):
+            object.__setattr__(self, field, amount)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -44,7 +44,7 @@ def test_a_component_without_resources_of_its_own_has_those_of_default():
 @pytest.mark.parametrize(
     ("override", "problem"),
     [
-        ("resources.Trainer.cpu=lots", "resources.Trainer: cpu must be one of Kubernetes'"),
+        ("resources.Trainer.cpu=lots", "resources.Trainer: cpu must be an amount above zero as"),
         ("resources.Trainer.gpu=1", "resources.Trainer.gpu: unknown key"),
         ("resources.Trainer.accelerators=1", "resources.Trainer: accelerator and accelerators"),
         (

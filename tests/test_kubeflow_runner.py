@@ -298,7 +298,7 @@ def test_another_configuration_has_another_digest_and_the_same_one_the_same(tiny
 @pytest.mark.parametrize(
     ("image", "root", "overrides", "problem"),
     [
-        ("gpt2-tfx", ROOT, [], "image must be a container image's name with a tag or digest"),
+        ("gpt2-tfx", ROOT, [], "image must be an image with a tag or digest"),
         ("host:5000/gpt2-tfx", ROOT, [], "image must be .* got 'host:5000/gpt2-tfx'"),
         ("Team/gpt2 tfx:1", ROOT, [], "image must be .* got 'Team/gpt2 tfx:1'"),
         ("gpt2-tfx@sha256:12", ROOT, [], "image must be .* got 'gpt2-tfx@sha256:12'"),

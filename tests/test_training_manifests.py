@@ -122,7 +122,8 @@ def test_a_value_that_kubernetes_does_not_take_is_an_error_that_names_it(field, 
 
 
 @pytest.mark.parametrize(
-    "image", ["gpt2:1", "a.b:5000/c/d:1.0-x", "a/b@sha256:0f", "a:1@sha256:0f"]
+    "image",
+    ["gpt2:1", "a.b:5000/c/d:1.0-x", f"a/b@sha256:{'0f' * 32}", f"a:1@sha256:{'0f' * 32}"],
 )
 def test_an_image_has_a_tag_or_a_digest(image):
     assert TrainingJobSpec(image=image, volume="claim").image == image
