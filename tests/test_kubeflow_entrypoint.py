@@ -109,6 +109,36 @@ def test_the_executor_gets_paths_and_the_launcher_uris(mirror, tmp_path):
     assert "unset" not in artifact["metadata"]  # which TFX writes as null
 
 
+@pytest.mark.parametrize("keeps", [False, True])
+def test_where_beams_workers_are_elsewhere_the_executor_gets_gs_uris(keeps, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    spec = {"artifacts": {"candidate": {"artifactType": MODEL}}}
+    output = {"uri": "gs://b/out", "type": MODEL}
+    task = {
+        "inputs": {"artifacts": {"candidate": {"artifacts": [{"uri": "gs://b/in", "name": "1"}]}}},
+        "outputs": {
+            "artifacts": {"model": {"artifacts": [output]}},
+            "outputFile": str(tmp_path / "output.json"),
+        },
+    }
+    options = argparse.Namespace(
+        executor_class_path="tests.small_executors.Teller",
+        json_serialized_invocation_args=json.dumps(task),
+        json_serialized_inputs_spec_args=json.dumps(spec),
+        driver_class_path=None,
+        keep_gs_uris=keeps,
+    )
+    run_task(options, [], Mirror(str(tmp_path / "pod")))
+    (artifact,) = json.loads((tmp_path / "output.json").read_text())["artifacts"]["model"][
+        "artifacts"
+    ]
+    # In the launcher's eyes it is the same.
+    assert (artifact["uri"], (tmp_path / "pod/gcs/b/out").exists()) == ("gs://b/out", not keeps)
+    assert not list(tmp_path.glob("gs*"))
+    here = "gs://b" if keeps else f"{tmp_path}/pod/gcs/b"
+    assert artifact["metadata"]["places"] == f"at {here}/out {here}/in"
+
+
 def test_the_datas_version_goes_from_input_to_output_and_in_the_end_beside_the_model(
     mirror, bucket, tmp_path
 ):
