@@ -17,10 +17,8 @@ from typing import Any
 
 from absl import logging as absl_logging
 
-from kubeflow import buckets, exchange, new_data
-from kubeflow.data_driver import resolve_data
+from kubeflow import new_data
 from kubeflow.mirror import Mirror, find_texts, map_texts
-from kubeflow.run_parameters import apply_run_parameters
 from pipeline.kubeflow_config import is_in_bucket
 
 _log = logging.getLogger(__name__)
@@ -44,7 +42,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options, beam_arguments = parser.parse_known_args(arguments)
     absl_logging.use_absl_handler()
     absl_logging.set_verbosity(absl_logging.INFO)
-    buckets.set_options(beam_arguments)
     run_task(options, beam_arguments, Mirror.of_this_process())
 
 
@@ -58,11 +55,27 @@ def run_task(options: argparse.Namespace, beam_arguments: list[str], mirror: Mir
     """
     task = json.loads(options.json_serialized_invocation_args)
     add_types(task, json.loads(options.json_serialized_inputs_spec_args))
-    given = task["inputs"].setdefault("parameterValues", {})
     passed_on = new_data.read_inherited(task)
     if new_data.NO_NEW_DATA in passed_on:
         _end_early(task, mirror, passed_on)
-        return
+    else:
+        _work(task, options, beam_arguments, mirror, passed_on)
+
+
+def _work(
+    task: dict[str, Any],
+    options: argparse.Namespace,
+    beam_arguments: list[str],
+    mirror: Mirror,
+    passed_on: dict[str, Any],
+) -> None:
+    # Not at the top: TensorFlow and Beam come with them, and nothing to do should take no time.
+    from kubeflow import buckets, exchange
+    from kubeflow.data_driver import resolve_data
+    from kubeflow.run_parameters import apply_run_parameters
+
+    buckets.set_options(beam_arguments)
+    given = task["inputs"].setdefault("parameterValues", {})
     # The entry point's own; the others are the component's.
     skip, digest = given.pop("skip_without_new_data", False), given.pop("pipeline_digest", None)
     serving_base = given.pop("serving_folder", "") if options.driver_class_path else ""
@@ -104,7 +117,7 @@ def _make_folders(task: dict[str, Any]) -> None:
 
 
 def _run_executor(options: argparse.Namespace, beam_arguments: list[str]) -> None:
-    # Not at the top: this is all of TFX and takes ten seconds, which a run without new data saves.
+    # Not at the top: this is all of TFX.
     from tfx.orchestration.kubeflow.v2.container import kubeflow_v2_run_executor
 
     kubeflow_v2_run_executor.main((options, beam_arguments))

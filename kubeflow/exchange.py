@@ -7,6 +7,7 @@ are a component's settings, of which it knows nothing.
 from pathlib import Path
 from typing import Any
 
+from components.start import PRODUCTION
 from kubeflow import buckets
 from kubeflow.mirror import Mirror, find_texts
 
@@ -22,9 +23,6 @@ def fetch(properties: dict[str, Any], mirror: Mirror) -> None:
     Raises:
         ValueError: There is a bucket's URI where none can be.
     """
-    # Not at the top: TensorFlow comes with it, which a run without new data can do without.
-    from components.start import PRODUCTION
-
     settings = dict(find_texts(properties))
     for key, uri in settings.items():
         if key == "input_base" or not mirror.is_copy(uri):

@@ -8,7 +8,6 @@ of its inputs, does nothing, and marks its own outputs.
 from pathlib import Path
 from typing import Any
 
-from kubeflow import buckets
 from kubeflow.mirror import Mirror
 
 # Of artifacts: the data that it was made of, in the end; and that there was none to make it of.
@@ -33,6 +32,8 @@ def read_inherited(task: dict[str, Any]) -> dict[str, Any]:
 def read_last_data(serving_base: str, mirror: Mirror) -> str | None:
     """Returns the data's version in the last run that reached its end; None without one."""
     if mirror.is_copy(serving_base):
+        from kubeflow import buckets  # which is all of Beam
+
         return buckets.read_text(_file(serving_base))
     path = Path(mirror.to_path(_file(serving_base)))
     return path.read_text() if path.is_file() else None
@@ -41,6 +42,8 @@ def read_last_data(serving_base: str, mirror: Mirror) -> str | None:
 def write_last_data(serving_base: str, mirror: Mirror, data_version: str) -> None:
     """Has the next run know that this data was used, whether its model was pushed or not."""
     if mirror.is_copy(serving_base):
+        from kubeflow import buckets
+
         buckets.write_text(_file(serving_base), data_version)
         return
     path = Path(mirror.to_path(_file(serving_base)))
