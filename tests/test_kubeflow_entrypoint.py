@@ -213,7 +213,7 @@ def test_a_run_can_ask_for_another_span(mirror, bucket, tmp_path):
     assert seen(mirror)["data"] == {"span-9/a.txt": "9a", "span-9/b.txt": "9b"}
 
 
-def test_a_corpus_that_we_know_is_fetched_to_the_workspace_first(tmp_path, monkeypatch):
+def test_a_corpus_that_we_know_is_fetched_to_the_workspace_first(bucket, tmp_path, monkeypatch):
     def fetch(corpus: str, folder: Path) -> None:
         folder.mkdir(parents=True)
         (folder / "play.txt").write_text(f"{corpus}'s text")
