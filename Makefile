@@ -38,9 +38,10 @@ generate: $(INSTALLED)  ## Have the server continue a text (PROMPT="To be")
 status: $(INSTALLED)  ## Say which versions are being served
 	.venv/bin/gpt2-tfx status --config "$(CONFIG)"
 
-# Two processes, as continuous integration has two cores; a file's tests share what they set up.
+# Two processes for two cores, with a thread each; tests/conftest.py says which tests go together.
 test: $(INSTALLED)  ## Run the tests
-	.venv/bin/python -m pytest -n 2 --dist loadfile
+	TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1 OMP_NUM_THREADS=1 \
+	  .venv/bin/python -m pytest -n 2 --dist loadgroup
 
 lint: $(INSTALLED)  ## Check style and types
 	.venv/bin/ruff check .

@@ -146,8 +146,8 @@ def _wrong_round_trips(connection: Connection) -> Iterator[str]:
         yield f"texts to encode and decode: expected OK, got {_described(found)}"
         return
     for text, back in zip(_TEXTS, decoded["texts"], strict=True):
-        sent = text.decode(errors="replace").encode()
-        if back != sent:
+        sent = text.decode(errors="replace")
+        if back != sent.encode():
             yield f"encode and decode: expected {sent[:50]!r}, got {back[:50]!r}"
 
 
