@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import json
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,6 @@ from google.protobuf import json_format
 from kfp.pipeline_spec import pipeline_spec_pb2
 
 _SCHEMA_VERSION = "2.1.0"  # the only one that the open-source backend takes
-# What KFP's launcher opens; a path after the bucket may be left out.
-_ROOT = re.compile(r"(gs|s3|minio)://[^/\s]+(/\S*)?")
 
 _TYPES = pipeline_spec_pb2.ParameterType.ParameterTypeEnum
 # What a parameter's value may be beside a STRING, which is taken as it is; in words and in Python.
@@ -92,15 +89,6 @@ def _parsed(path: str, content: bytes) -> Any:
         return json_format.ParseDict(documents[0], pipeline_spec_pb2.PipelineSpec())
     except json_format.ParseError as error:
         raise ValueError(f"{path}: must be a compiled pipeline, but: {error}") from None
-
-
-def check_pipeline_root(root: str) -> None:
-    """Raises ValueError unless KFP's launcher can keep a pipeline's artifacts there."""
-    if not _ROOT.fullmatch(root):
-        raise ValueError(
-            f"pipeline root is {root!r}: must be gs://, s3:// or minio://, then a bucket's name "
-            "and, if wanted, a path in it"
-        )
 
 
 def parameter_values(pipeline: PipelineFile, assignments: Sequence[str]) -> dict[str, Any]:

@@ -12,7 +12,8 @@ from typing import Any
 
 from kubeflow.cluster import Client, ClusterError
 from kubeflow.cron import Cron
-from kubeflow.pipeline_file import PipelineFile, check_pipeline_root
+from kubeflow.pipeline_file import PipelineFile
+from pipeline.kubeflow_config import check_bucket
 
 # How each recurring run's description begins; what follows is the state that it was made for.
 _MADE_FOR = "by gpt2-tfx, to be "
@@ -38,7 +39,7 @@ class Submission:
     service_account: str | None = None
 
     def __post_init__(self) -> None:
-        check_pipeline_root(self.pipeline_root)
+        check_bucket("pipeline root", self.pipeline_root)
         for field in ("experiment", "service_account"):
             check_not_blank(field, getattr(self, field))
 

@@ -15,6 +15,7 @@ from tests.kfp_api_server import KfpApi, RefusedError, serving
 from tests.kubeflow_commands import API, compile_pipeline, forget_environment, run
 
 ROOT = "s3://models/pipelines"
+ROOTS = "pipeline root must be gs://BUCKET/..., s3://BUCKET/... or minio://BUCKET/..."
 
 
 @pytest.fixture(scope="module")
@@ -107,9 +108,9 @@ WRONG = {
     "hour 24": (["--cron", "0 24 * * *"], "cron's hour is '24'"),
     "zone": (["--timezone", "Europe/Atlantis"], "timezone is 'Europe/Atlantis'"),
     "summer time": (["--timezone", "Europe/Berlin"], "set cronScheduleTimezone"),
-    "azure": (["--pipeline-root", "abfs://models"], "pipeline root is 'abfs://models': must be gs"),
-    "folder": (["--pipeline-root", "/models"], "pipeline root is '/models'"),
-    "no bucket": (["--pipeline-root", "gs:///a"], "pipeline root is 'gs:///a'"),
+    "azure": (["--pipeline-root", "abfs://models"], f"{ROOTS}, got 'abfs://models'"),
+    "folder": (["--pipeline-root", "/models"], f"{ROOTS}, got '/models'"),
+    "no bucket": (["--pipeline-root", "gs:///a"], f"{ROOTS}, got 'gs:///a'"),
     "no =": (["--parameter", "steps"], "parameter is 'steps': must be name=value"),
     "unknown": (
         ["--parameter", "step=1"],
