@@ -97,7 +97,8 @@ def check_bucket(field: str, uri: str) -> None:
     """Raises ValueError unless it is a folder of a bucket that Kubeflow Pipelines opens."""
     if not _BUCKET.fullmatch(uri):
         raise ValueError(
-            f"{field} must be gs://BUCKET/..., s3://BUCKET/... or minio://BUCKET/..., got {uri!r}"
+            f"{field} must be gs://BUCKET/..., s3://BUCKET/... or minio://BUCKET/..., BUCKET of 3 "
+            f"to 63 lower-case letters, digits, '-', '_' and '.', got {uri!r}"
         )
 
 

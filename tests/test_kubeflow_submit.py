@@ -15,7 +15,10 @@ from tests.kfp_api_server import KfpApi, RefusedError, serving
 from tests.kubeflow_commands import API, compile_pipeline, forget_environment, run
 
 ROOT = "s3://models/pipelines"
-ROOTS = "pipeline root must be gs://BUCKET/..., s3://BUCKET/... or minio://BUCKET/..."
+ROOTS = (
+    "pipeline root must be gs://BUCKET/..., s3://BUCKET/... or minio://BUCKET/..., "
+    "BUCKET of 3 to 63 lower-case letters, digits, '-', '_' and '.'"
+)
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +114,7 @@ WRONG = {
     "azure": (["--pipeline-root", "abfs://models"], f"{ROOTS}, got 'abfs://models'"),
     "folder": (["--pipeline-root", "/models"], f"{ROOTS}, got '/models'"),
     "no bucket": (["--pipeline-root", "gs:///a"], f"{ROOTS}, got 'gs:///a'"),
+    "short bucket": (["--pipeline-root", "s3://b/c"], f"{ROOTS}, got 's3://b/c'"),
     "no =": (["--parameter", "steps"], "parameter is 'steps': must be name=value"),
     "unknown": (
         ["--parameter", "step=1"],
