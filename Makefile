@@ -2,7 +2,7 @@
 # `make generate PROMPT="To be"` has it continue a text.
 
 .DEFAULT_GOAL := help
-.PHONY: help install run serve generate status test lint bench lock clean
+.PHONY: help install run serve generate status test test-long lint bench lock clean
 
 # A name in pipeline/configs, or a YAML file.
 CONFIG ?= shakespeare
@@ -14,7 +14,7 @@ export PROMPT_TEXT := $(value PROMPT)
 unexport PROMPT
 
 help:  ## Say what there is to make
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s%s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s%s\n", $$1, $$2 }' Makefile
 
 # Written last, so that an installation that broke off is taken up again.
 INSTALLED := .venv/installed
@@ -39,9 +39,14 @@ status: $(INSTALLED)  ## Say which versions are being served
 	.venv/bin/gpt2-tfx status --config "$(CONFIG)"
 
 # Two processes for two cores, with a thread each; tests/conftest.py says which tests go together.
+PYTEST := TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1 OMP_NUM_THREADS=1 \
+  .venv/bin/python -m pytest -n 2 --dist loadgroup
+
 test: $(INSTALLED)  ## Run the tests
-	TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1 OMP_NUM_THREADS=1 \
-	  .venv/bin/python -m pytest -n 2 --dist loadgroup
+	$(PYTEST) -m "not long"
+
+test-long: $(INSTALLED)  ## Run those that take a minute or more each
+	$(PYTEST) -m long
 
 lint: $(INSTALLED)  ## Check style and types
 	.venv/bin/ruff check .

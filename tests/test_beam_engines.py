@@ -35,7 +35,7 @@ from model.tokenizer import VOCAB_SIZE
 from pipeline.beam_config import BeamConfig
 from tests.made_models import export
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 ROOT = Path(__file__).parent.parent
 ENGINES = ("in_memory", "multi_processing", "loopback", "worker_pool")

@@ -14,6 +14,7 @@ INVALID = grpc.StatusCode.INVALID_ARGUMENT
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_server_under_a_short_load_answers_all_and_takes_up_a_version(tmp_path):
     load = Load(minutes=0.02, clients=3, swap_seconds=0.5, models=1, max_growth=9.0)
     record = run(load, tmp_path)

@@ -205,6 +205,7 @@ def run_job(job: dict[str, Any], folder: Path, checkpoints: Path, failures: list
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_job_of_which_a_worker_is_killed_trains_as_if_nothing_had_been(tmp_path, monkeypatch):
     steps = {"steps": 40, "checkpoint_every_steps": 2, "eval_every_steps": 20}
     fn_args = read_task(write_task(tmp_path, **steps))

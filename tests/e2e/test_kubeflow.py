@@ -11,7 +11,7 @@ from kubeflow.mirror import Mirror
 from kubeflow.simulate import FinishedTask, simulate
 from pipeline import cli
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(1500)]
 
 PERPLEXITY = "perplexity"
 

@@ -9,7 +9,7 @@ import yaml
 
 from tests.e2e.conftest import ROOT, start
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 
 def test_tfx_creates_the_pipeline_and_runs_it_on_what_our_own_command_line_cached(
