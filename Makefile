@@ -38,9 +38,9 @@ generate: $(INSTALLED)  ## Have the server continue a text (PROMPT="To be")
 status: $(INSTALLED)  ## Say which versions are being served
 	.venv/bin/gpt2-tfx status --config "$(CONFIG)"
 
-# Two processes for two cores, with a thread each; tests/conftest.py says which tests go together.
+# Two processes for two cores, with a thread each; tests/conftest.py says how they share.
 PYTEST := TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1 OMP_NUM_THREADS=1 \
-  .venv/bin/python -m pytest -n 2 --dist loadgroup
+  .venv/bin/python -m pytest -n 2 --no-loadscope-reorder
 
 test: $(INSTALLED)  ## Run the tests
 	$(PYTEST) -m "not long"

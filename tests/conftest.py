@@ -1,10 +1,18 @@
-"""Which tests go to one process of pytest-xdist together."""
+"""How tests are given to several processes of pytest-xdist."""
 
-import pytest
+from typing import Any
+
+from xdist.scheduler import LoadScopeScheduling
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+class ByFile(LoadScopeScheduling):
     """Keeps a file's tests together, which share what they set up; whole runs, all of them."""
-    for item in items:
-        group = "e2e" if item.path.parent.name == "e2e" else item.path.name
-        item.add_marker(pytest.mark.xdist_group(group))
+
+    def _split_scope(self, nodeid: str) -> str:
+        path = nodeid.partition("::")[0]
+        return "e2e" if path.startswith("tests/e2e/") else path
+
+
+def pytest_xdist_make_scheduler(config: Any, log: Any) -> ByFile:
+    """Returns the scheduler that `pytest -n` uses."""
+    return ByFile(config, log)
