@@ -21,6 +21,7 @@ from typing import Any
 from components.start import PRODUCTION, SCRATCH
 from components.transformed_examples import fingerprint, list_files
 from components.versions import newest_version
+from model.staged_file import write_whole
 
 TASK, INPUTS, MODEL, MODEL_RUN = "task.json", "inputs", "model", "model_run"
 _FOLDER = "training-jobs"
@@ -104,10 +105,7 @@ def stage_task(fn_args: Any, mount_path: str, name: str) -> Path:
         serving_model_dir=str(folder / MODEL),
         model_run_dir=str(folder / MODEL_RUN),
     )
-    folder.mkdir(parents=True, exist_ok=True)
-    staged = file.with_suffix(".staged")
-    staged.write_text(json.dumps(dataclasses.asdict(task), indent=2) + "\n")
-    staged.replace(file)
+    write_whole(file, json.dumps(dataclasses.asdict(task), indent=2) + "\n")
     return file
 
 

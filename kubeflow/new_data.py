@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kubeflow.mirror import Mirror
+from model.staged_file import write_whole
 
 # Of artifacts: the data that it was made of, in the end; and that there was none to make it of.
 DATA_VERSION, NO_NEW_DATA = "data_version", "no_new_data"
@@ -46,11 +47,7 @@ def write_last_data(serving_base: str, mirror: Mirror, data_version: str) -> Non
 
         buckets.write_text(_file(serving_base), data_version)
         return
-    path = Path(mirror.to_path(_file(serving_base)))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    staged = path.with_suffix(".staged")
-    staged.write_text(data_version)
-    staged.replace(path)
+    write_whole(mirror.to_path(_file(serving_base)), data_version)
 
 
 def _file(serving_base: str) -> str:

@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 from importlib import resources
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -26,6 +25,7 @@ from components.start import PRODUCTION, SCRATCH
 from kubeflow.compile_checks import check_components, check_run
 from kubeflow.mirror import PACKAGE
 from kubeflow.run_parameters import RUN_PARAMETERS
+from model.staged_file import write_whole
 from pipeline.config import PipelineConfig
 from pipeline.graph import create_components
 from pipeline.kubeflow_config import WORKSPACE, KubeflowConfig, is_in_bucket
@@ -86,15 +86,7 @@ def _run_tfxs_runner(
 
 def write_pipeline(documents: list[Any], path: str | os.PathLike[str]) -> None:
     """Writes the documents as YAML; the file is there whole or as it was before."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    staged = path.with_name(f".{path.name}.staged-{os.getpid()}")
-    try:
-        with staged.open("w", encoding="utf-8") as file:
-            yaml.safe_dump_all(documents, file, sort_keys=True)
-        staged.replace(path)
-    finally:
-        staged.unlink(missing_ok=True)
+    write_whole(path, yaml.safe_dump_all(documents, sort_keys=True))
 
 
 def _below_the_workspace(config: PipelineConfig) -> PipelineConfig:

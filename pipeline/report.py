@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from components.versions import newest_version
+from model.staged_file import write_whole
 from pipeline import report_charts
 from pipeline.config import PipelineConfig
 from pipeline.report_charts import Chart
@@ -36,14 +37,7 @@ def write_report(config: PipelineConfig, output: str | None = None) -> str:
     path = Path(output or os.path.join(config.output, "report.html"))
     if path.is_dir():
         raise ValueError(f"--output must be a file, got the folder {str(path)!r}")
-    page = render_report(config)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    staged = path.with_name(f".{path.name}.staged-{os.getpid()}")
-    try:
-        staged.write_text(page, encoding="utf-8")
-        staged.replace(path)
-    finally:
-        staged.unlink(missing_ok=True)
+    write_whole(path, render_report(config))
     return str(path)
 
 

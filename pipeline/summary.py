@@ -14,6 +14,7 @@ from tfx.dsl.io import fileio
 
 from components import baseline, corpus_counts, serving_check, trainer
 from components.evaluation import BASELINE, CANDIDATE, PART, SOURCE
+from model.staged_file import write_whole
 from pipeline.config import PipelineConfig
 from pipeline.lineage import Node, read_last_run
 
@@ -86,9 +87,7 @@ class Summary:
 
     def write(self, path: Path) -> None:
         """Writes it as JSON, whole or not at all."""
-        staged = path.with_suffix(".staged")
-        staged.write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n")
-        os.replace(staged, path)
+        write_whole(path, json.dumps(dataclasses.asdict(self), indent=2) + "\n")
 
     def describe(self) -> str:
         """Returns it as lines for a person."""
