@@ -5,11 +5,10 @@ import os
 from graphlib import TopologicalSorter
 from typing import Any
 
-import yaml
 from google.protobuf import json_format
 from kfp.pipeline_spec import pipeline_spec_pb2
 
-from kubeflow.pipeline_file import read_pipeline_file
+from kubeflow.pipeline_file import PipelineFile, read_pipeline_file
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,16 +33,19 @@ class CompiledPipeline:
     """Describes a pipeline.
 
     Args:
-        name: Its name.
-        root: The bucket's folder for artifacts; empty if the file has none.
-        parameters: A run's parameters, as the file defines them.
+        file: The file that it is from.
         tasks: Each after those that it depends on.
     """
 
-    name: str
-    root: str
-    parameters: dict[str, dict[str, Any]]
+    file: PipelineFile
     tasks: list[CompiledTask]
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """The values of a run's parameters when it gives none, None for those without a default."""
+        definitions = self.file.documents[0]["root"].get("inputDefinitions", {})
+        parameters = definitions.get("parameters", {})
+        return {name: spec.get("defaultValue") for name, spec in parameters.items()}
 
 
 def read_compiled(path: str | os.PathLike[str]) -> CompiledPipeline:
@@ -53,10 +55,8 @@ def read_compiled(path: str | os.PathLike[str]) -> CompiledPipeline:
         ValueError: The file is no compiled pipeline, or has a construct that can't be played here;
             the message names it and where it stands.
     """
-    path = os.fspath(path)
-    read_pipeline_file(path)
-    with open(path, encoding="utf-8") as file:
-        spec, *platforms = yaml.safe_load_all(file)
+    file = read_pipeline_file(os.fspath(path))
+    spec, *platforms = file.documents
     try:
         # Which is a plain Struct to the message around it.
         deployment = pipeline_spec_pb2.PipelineDeploymentConfig()
@@ -64,19 +64,19 @@ def read_compiled(path: str | os.PathLike[str]) -> CompiledPipeline:
         for platform in platforms:
             json_format.ParseDict(platform, pipeline_spec_pb2.PlatformSpec())
     except json_format.ParseError as error:
-        raise ValueError(f"{path} is not a compiled pipeline: {error}") from error
+        raise ValueError(f"{file.path} is not a compiled pipeline: {error}") from error
     try:
         _check_platforms(platforms)
-        return _read(spec)
+        return CompiledPipeline(file, _read_tasks(spec))
     except _UnknownError as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise ValueError(f"{file.path}: {error}") from error
 
 
 class _UnknownError(Exception):
     """Names a construct that can't be played."""
 
 
-def _read(spec: dict[str, Any]) -> CompiledPipeline:
+def _read_tasks(spec: dict[str, Any]) -> list[CompiledTask]:
     _know(
         "the pipeline",
         spec,
@@ -92,12 +92,7 @@ def _read(spec: dict[str, Any]) -> CompiledPipeline:
     missing = {need for names in needs.values() for need in names} - set(tasks)
     if missing:
         raise _UnknownError(f"tasks depend on {sorted(missing)}, which are no tasks")
-    return CompiledPipeline(
-        name=spec["pipelineInfo"]["name"],
-        root=spec.get("defaultPipelineRoot", ""),
-        parameters=spec["root"].get("inputDefinitions", {}).get("parameters", {}),
-        tasks=[tasks[name] for name in TopologicalSorter(needs).static_order()],
-    )
+    return [tasks[name] for name in TopologicalSorter(needs).static_order()]
 
 
 def _needs(task: CompiledTask, compiled: dict[str, Any]) -> list[str]:

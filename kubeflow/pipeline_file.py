@@ -34,9 +34,19 @@ class Parameter:
 
 @dataclasses.dataclass(frozen=True)
 class PipelineFile:
-    """A file that the backend will accept, and what it says."""
+    """A file that the backend will accept, and what it says.
+
+    Args:
+        path: Where it is.
+        documents: Its YAML: the pipeline and, perhaps, what is the platform's.
+        name: The pipeline's.
+        sha256: Of the file.
+        pipeline_root: The bucket's folder for artifacts, if it has one.
+        parameters: A run's.
+    """
 
     path: str
+    documents: list[dict[str, Any]]
     name: str
     sha256: str
     pipeline_root: str | None
@@ -53,7 +63,11 @@ def read_pipeline_file(path: str) -> PipelineFile:
     if not path.endswith((".yaml", ".yml")):  # by which the client and the server tell its format
         raise ValueError(f"FILE is {path!r}: must be a compiled pipeline, .yaml or .yml")
     content = Path(path).read_bytes()
-    spec = _parsed(path, content)
+    documents = _documents(path, content)
+    try:
+        spec = json_format.ParseDict(documents[0], pipeline_spec_pb2.PipelineSpec())
+    except json_format.ParseError as error:
+        raise ValueError(f"{path}: must be a compiled pipeline, but: {error}") from None
     if spec.schema_version != _SCHEMA_VERSION:
         raise ValueError(
             f"{path}: schemaVersion is {spec.schema_version!r}: must be {_SCHEMA_VERSION!r}, which "
@@ -70,6 +84,7 @@ def read_pipeline_file(path: str) -> PipelineFile:
     }
     return PipelineFile(
         path=path,
+        documents=documents,
         name=spec.pipeline_info.name,
         sha256=hashlib.sha256(content).hexdigest(),
         pipeline_root=spec.default_pipeline_root or None,
@@ -77,18 +92,15 @@ def read_pipeline_file(path: str) -> PipelineFile:
     )
 
 
-def _parsed(path: str, content: bytes) -> Any:
-    """Returns the first document as KFP's PipelineSpec; a second, for the platform, may follow."""
+def _documents(path: str, content: bytes) -> list[dict[str, Any]]:
+    """Returns the file's YAML."""
     try:
         documents = [document for document in yaml.safe_load_all(content) if document is not None]
     except yaml.YAMLError as error:
         raise ValueError(f"{path}: must be a compiled pipeline, but is no YAML: {error}") from None
     if not documents or not all(isinstance(document, dict) for document in documents):
         raise ValueError(f"{path}: must be a compiled pipeline, a mapping of keys")
-    try:
-        return json_format.ParseDict(documents[0], pipeline_spec_pb2.PipelineSpec())
-    except json_format.ParseError as error:
-        raise ValueError(f"{path}: must be a compiled pipeline, but: {error}") from None
+    return documents
 
 
 def parameter_values(pipeline: PipelineFile, assignments: Sequence[str]) -> dict[str, Any]:

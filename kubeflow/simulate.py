@@ -69,13 +69,12 @@ def simulate(
         ValueError: There is no pipeline root, or none that Kubeflow takes.
         TaskError: A task failed; the message has its log's end. None runs after it.
     """
-    root = pipeline_root or pipeline.root
+    root = pipeline_root or pipeline.file.pipeline_root or ""
     check_bucket("pipeline root", root)
-    defaults = {name: spec.get("defaultValue") for name, spec in pipeline.parameters.items()}
-    values = defaults | dict(parameters or {})
+    values = pipeline.defaults | dict(parameters or {})
     folder = Path(folder).resolve()
     run_name = f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}"
-    base = f"{root.rstrip('/')}/{pipeline.name}/{run_name}"
+    base = f"{root.rstrip('/')}/{pipeline.file.name}/{run_name}"
     artifacts: dict[tuple[str, str], dict[str, Any]] = {}
     numbers = itertools.count(1)
     for task in pipeline.tasks:

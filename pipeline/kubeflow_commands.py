@@ -77,11 +77,11 @@ def _compile(options: argparse.Namespace) -> None:
 
 def _simulate(options: argparse.Namespace) -> None:
     from kubeflow.compiled import read_compiled
-    from kubeflow.pipeline_file import parameter_values, read_pipeline_file
+    from kubeflow.pipeline_file import parameter_values
     from kubeflow.simulate import simulate
 
     pipeline = read_compiled(options.file)
-    parameters = parameter_values(read_pipeline_file(options.file), options.parameter)
+    parameters = parameter_values(pipeline.file, options.parameter)
     for task in simulate(pipeline, options.buckets, parameters, options.pipeline_root):
         skipped = any("no_new_data" in output["metadata"] for output in task.outputs.values())
         remark = "   no new data: nothing to do" if skipped else ""

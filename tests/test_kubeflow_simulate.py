@@ -281,7 +281,7 @@ def test_a_platform_it_does_not_know_is_an_error(tmp_path):
         return {"platforms": {"kubernetes": executors}}
 
     known = platforms(pvcMount=[{"constant": "claim", "mountPath": "/workspace"}])
-    assert read_compiled(write(tmp_path, pipeline(), known)).name == "small"
+    assert read_compiled(write(tmp_path, pipeline(), known)).file.name == "small"
     with pytest.raises(ValueError, match="z_first_executor: nodeSelector is not known"):
         read_compiled(write(tmp_path, pipeline(), platforms(nodeSelector={})))
 
