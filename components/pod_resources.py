@@ -1,43 +1,54 @@
 """What a container asks of Kubernetes: the rules, for whoever describes one."""
 
+import dataclasses
 import re
 
+# An object's name: kubernetes.io/docs/concepts/overview/working-with-objects/names
+OBJECT_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 # apimachinery/pkg/api/resource/quantity.go, signs left out, and the name of what a device plugin
 # offers, such as nvidia.com/gpu.
 _AMOUNT = re.compile(r"(\d+\.?\d*|\.\d+)([eE][-+]?\d+|[numkMGTPE]|[KMGTPE]i)?", re.ASCII)
 _DEVICE = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?")
 
 
-def check_pod_resources(
-    cpu: str | int | float, memory: str | int, accelerator: str | None, accelerators: int
-) -> tuple[str, str]:
-    """Returns cpu and memory as Kubernetes writes them.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PodResources:
+    """Says what a pod asks for, and is held to.
 
     Args:
-        cpu: Cores: `2`, `0.5`, `500m`.
-        memory: Bytes: `8Gi`, `512M`.
+        cpu: Cores, as Kubernetes writes them: `2`, `0.5`, `500m`. Kept as text.
+        memory: Bytes: `8Gi`, `512M`. Kept as text.
         accelerator: A device's resource name, such as `nvidia.com/gpu`.
         accelerators: How many of them.
 
     Raises:
         ValueError: A value is not what Kubernetes takes, or one of the last two is given alone.
     """
-    for field, value in (("cpu", cpu), ("memory", memory)):
-        amount = _AMOUNT.fullmatch(str(value))
-        if not amount or not float(amount[1]):
+
+    cpu: str | int | float
+    memory: str | int
+    accelerator: str | None = None
+    accelerators: int = 0
+
+    def __post_init__(self) -> None:
+        for field in ("cpu", "memory"):
+            value = str(getattr(self, field))
+            amount = _AMOUNT.fullmatch(value)
+            if not amount or not float(amount[1]):
+                raise ValueError(
+                    f"{field} must be an amount above zero as Kubernetes writes it, such as 2, "
+                    f"500m or 8Gi, got {value!r}"
+                )
+            object.__setattr__(self, field, value)
+        if self.accelerators < 0:
+            raise ValueError(f"accelerators must be >= 0, got {self.accelerators}")
+        if (self.accelerator is None) != (self.accelerators == 0):
             raise ValueError(
-                f"{field} must be an amount above zero as Kubernetes writes it, such as 2, 500m or "
-                f"8Gi, got {str(value)!r}"
+                "accelerator and accelerators must be given together, got "
+                f"{self.accelerator!r} and {self.accelerators}"
             )
-    if accelerators < 0:
-        raise ValueError(f"accelerators must be >= 0, got {accelerators}")
-    if (accelerator is None) != (accelerators == 0):
-        raise ValueError(
-            f"accelerator and accelerators must be given together, got {accelerator!r} and "
-            f"{accelerators}"
-        )
-    if accelerator is not None and not _DEVICE.fullmatch(accelerator):
-        raise ValueError(
-            f"accelerator must be a resource's name such as nvidia.com/gpu, got {accelerator!r}"
-        )
-    return str(cpu), str(memory)
+        if self.accelerator is not None and not _DEVICE.fullmatch(self.accelerator):
+            raise ValueError(
+                "accelerator must be a resource's name such as nvidia.com/gpu, "
+                f"got {self.accelerator!r}"
+            )

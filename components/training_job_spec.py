@@ -4,11 +4,9 @@ import dataclasses
 import re
 from typing import Any
 
-from components.pod_resources import check_pod_resources
+from components.pod_resources import OBJECT_NAME, PodResources
 from model.training_config import TrainingConfig
 
-# kubernetes.io/docs/concepts/overview/working-with-objects/names
-_OBJECT = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # github.com/distribution/reference: host:port/path:tag@digest
 _IMAGE = re.compile(
@@ -18,7 +16,7 @@ _IMAGE = re.compile(
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainingJobSpec:
+class TrainingJobSpec(PodResources):
     """Describes the Job; each amount is one worker's.
 
     Args:
@@ -27,10 +25,7 @@ class TrainingJobSpec:
             path. Where they are on several nodes, its access mode must be ReadWriteMany.
         mount_path: That path.
         workers: How many train together, 2 at least.
-        cpu: Cores, as Kubernetes writes them: `4`, `500m`.
-        memory: Bytes: `16Gi`.
-        accelerator: A device's resource name, such as `nvidia.com/gpu`.
-        accelerators: How many of them.
+        cpu, memory, accelerator, accelerators: As `PodResources` has them.
         restarts: How often all workers may be started again after one of them died.
         environment: Further environment variables.
         node_selector: Labels that a node must have.
@@ -45,15 +40,13 @@ class TrainingJobSpec:
     workers: int = 2
     cpu: str | int | float = "4"
     memory: str | int = "16Gi"
-    accelerator: str | None = None
-    accelerators: int = 0
     restarts: int = 5
     environment: dict[str, str] = dataclasses.field(default_factory=dict)
     node_selector: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_image("image", self.image)
-        if not _OBJECT.fullmatch(self.volume):
+        if not OBJECT_NAME.fullmatch(self.volume):
             raise ValueError(
                 "volume must be a PersistentVolumeClaim's name, lower-case letters, digits, '-' "
                 f"and '.', got {self.volume!r}"
@@ -67,9 +60,7 @@ class TrainingJobSpec:
             raise ValueError(f"workers must be in [2, 100], got {self.workers}")
         if not 0 <= self.restarts <= 100:
             raise ValueError(f"restarts must be in [0, 100], got {self.restarts}")
-        amounts = check_pod_resources(self.cpu, self.memory, self.accelerator, self.accelerators)
-        for field, amount in zip(("cpu", "memory"), amounts, strict=True):
-            object.__setattr__(self, field, amount)
+        super().__post_init__()
         for name in self.environment:
             if not _VARIABLE.fullmatch(name):
                 raise ValueError(f"environment must have variables' names as keys, got {name!r}")

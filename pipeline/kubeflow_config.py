@@ -3,7 +3,7 @@
 import dataclasses
 import re
 
-from components.pod_resources import check_pod_resources
+from components.pod_resources import OBJECT_NAME, PodResources
 from pipeline.training_job_config import TrainingJobConfig
 
 # Where each task finds the volume, and what is no artifact: checkpoints, downloaded corpora, and
@@ -14,31 +14,15 @@ WORKSPACE = "/workspace"
 # (kubeflow/pipelines, backend/src/v2/component/launcher_v2.go, LocalPathForURI).
 MIRRORS = {"gs://": "/gcs/", "s3://": "/s3/", "minio://": "/minio/"}
 
-# An object's name: RFC 1123.
-_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 _BUCKET = re.compile(r"(gs|s3|minio)://[a-z0-9][-a-z0-9._]{1,61}[a-z0-9](/[^\s?#]*)?")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ResourcesConfig:
-    """Says what a component's pod asks for, and is held to.
-
-    Args:
-        cpu: Cores, as Kubernetes writes them: `2`, `0.5`, `500m`.
-        memory: Bytes: `8Gi`, `512M`.
-        accelerator: A device's resource name, such as `nvidia.com/gpu`.
-        accelerators: How many of them.
-    """
+class ResourcesConfig(PodResources):
+    """Says what a component's pod asks for, and is held to."""
 
     cpu: str | int | float = "2"
     memory: str | int = "8Gi"
-    accelerator: str | None = None
-    accelerators: int = 0
-
-    def __post_init__(self) -> None:
-        amounts = check_pod_resources(self.cpu, self.memory, self.accelerator, self.accelerators)
-        for field, amount in zip(("cpu", "memory"), amounts, strict=True):
-            object.__setattr__(self, field, amount)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -73,7 +57,7 @@ class KubeflowConfig:
     def __post_init__(self) -> None:
         for field in ("volume", "bucket_secret"):
             value = getattr(self, field)
-            if value is not None and not _NAME.fullmatch(value):
+            if value is not None and not OBJECT_NAME.fullmatch(value):
                 raise ValueError(
                     f"{field} must be a Kubernetes object's name, lower-case letters, digits, '-' "
                     f"and '.', got {value!r}"
