@@ -11,6 +11,7 @@ from kfp import compiler, dsl
 from pipeline.schedule_commands import add_schedule_parsers
 
 API = "/apis/v2beta1"
+ROOT = "s3://models/pipelines"
 
 
 def compile_pipeline(path: Path, image: str = "registry.example/gpt2:1") -> str:
@@ -44,6 +45,11 @@ def run(*arguments: str) -> None:
     add_schedule_parsers(parser.add_subparsers(required=True), common)
     options = parser.parse_args(arguments)
     options.command(options)
+
+
+def last_line(capsys: pytest.CaptureFixture[str]) -> str:
+    """Returns what was printed last."""
+    return capsys.readouterr().out.splitlines()[-1]
 
 
 def forget_environment(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:

@@ -8,18 +8,10 @@ import pytest
 from kubeflow import buckets
 from kubeflow.exchange import bring_back, fetch
 from kubeflow.mirror import Mirror
-from pipeline.kubeflow_config import MIRRORS
-from tests.bucket_filesystem import BucketFileSystem
+
+pytestmark = pytest.mark.usefixtures("bucket")
 
 BUCKET = "testbucket://models"
-
-
-@pytest.fixture(autouse=True)
-def bucket(monkeypatch):
-    BucketFileSystem.clear()
-    monkeypatch.setitem(MIRRORS, "testbucket://", "/testbucket/")
-    yield BucketFileSystem
-    BucketFileSystem.clear()
 
 
 @pytest.fixture

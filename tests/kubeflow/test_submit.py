@@ -4,51 +4,19 @@ The API's server is tests/kfp_api_server.py; the compiled pipeline is from kfp's
 """
 
 import socket
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from kubeflow import cluster
 from kubeflow.cluster import ClusterError
-from tests.kfp_api_server import KfpApi, RefusedError, serving
-from tests.kubeflow_commands import API, compile_pipeline, forget_environment, run
+from tests.kfp_api_server import RefusedError
+from tests.kubeflow_commands import API, ROOT, last_line, run
 
-ROOT = "s3://models/pipelines"
 ROOTS = (
     "pipeline root must be gs://BUCKET/..., s3://BUCKET/... or minio://BUCKET/..., "
     "BUCKET of 3 to 63 lower-case letters, digits, '-', '_' and '.'"
 )
-
-
-@pytest.fixture(scope="module")
-def file(tmp_path_factory) -> str:
-    return compile_pipeline(tmp_path_factory.mktemp("compiled") / "gpt2.yaml")
-
-
-@pytest.fixture
-def api(monkeypatch, tmp_path) -> KfpApi:
-    forget_environment(monkeypatch, tmp_path)
-    return KfpApi()
-
-
-@pytest.fixture
-def host(api) -> Iterator[str]:
-    with serving(api) as url:
-        yield url
-
-
-@pytest.fixture
-def schedule(file, host) -> Callable[..., None]:
-    def command(*arguments: str, name: str = "nightly", cron: str = "0 2 * * *") -> None:
-        given = ["--host", host, "--name", name, "--cron", cron, *arguments]
-        run("schedule", file, "--pipeline-root", ROOT, *given)
-
-    return command
-
-
-def last_line(capsys) -> str:
-    return capsys.readouterr().out.splitlines()[-1]
 
 
 def test_submit_starts_a_run_and_does_not_send_the_file_again(api, file, host, capsys):

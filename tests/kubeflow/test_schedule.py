@@ -3,46 +3,13 @@
 The API's server is tests/kfp_api_server.py; the compiled pipeline is from kfp's own compiler.
 """
 
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from kubeflow.cluster import ClusterError
-from tests.kfp_api_server import KfpApi, RefusedError, serving
-from tests.kubeflow_commands import API, compile_pipeline, forget_environment, run
-
-ROOT = "s3://models/pipelines"
-
-
-@pytest.fixture(scope="module")
-def file(tmp_path_factory) -> str:
-    return compile_pipeline(tmp_path_factory.mktemp("compiled") / "gpt2.yaml")
-
-
-@pytest.fixture
-def api(monkeypatch, tmp_path) -> KfpApi:
-    forget_environment(monkeypatch, tmp_path)
-    return KfpApi()
-
-
-@pytest.fixture
-def host(api) -> Iterator[str]:
-    with serving(api) as url:
-        yield url
-
-
-@pytest.fixture
-def schedule(file, host) -> Callable[..., None]:
-    def command(*arguments: str, name: str = "nightly", cron: str = "0 2 * * *") -> None:
-        given = ["--host", host, "--name", name, "--cron", cron, *arguments]
-        run("schedule", file, "--pipeline-root", ROOT, *given)
-
-    return command
-
-
-def last_line(capsys) -> str:
-    return capsys.readouterr().out.splitlines()[-1]
+from tests.kfp_api_server import KfpApi, RefusedError
+from tests.kubeflow_commands import API, ROOT, compile_pipeline, last_line, run
 
 
 def test_a_new_schedule_is_uploaded_once_and_made_with_all_that_was_asked_for(

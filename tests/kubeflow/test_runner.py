@@ -105,7 +105,7 @@ def test_each_task_is_a_container_of_our_image_with_our_command_before_tfxs_argu
 
 
 def test_nothing_in_the_file_points_to_this_machine(tiny):
-    here = str(Path(__file__).parent.parent)
+    here = str(Path(__file__).parent.parent.parent)
     assert here not in json.dumps(tiny)
     assert "output/" not in json.dumps(tiny)
     assert parameter_of(tiny, "ImportSchemaGen", "schema_file") == "package:data/schema.pbtxt"

@@ -46,7 +46,7 @@ def test_the_volume_is_below_the_folder_that_stands_for_everything():
 
 
 def test_a_file_of_ours_is_where_our_packages_are_installed():
-    expected = Path(__file__).parent.parent / "data"
+    expected = Path(__file__).parent.parent.parent / "data"
     assert POD.to_path("package:data/schema.pbtxt") == str(expected / "schema.pbtxt")
     assert POD.to_path("package:data") == str(expected)
 

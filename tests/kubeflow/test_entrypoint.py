@@ -14,24 +14,15 @@ import pytest
 from kubeflow import data_driver
 from kubeflow.entrypoint import add_types, run_task
 from kubeflow.mirror import Mirror
-from pipeline.kubeflow_config import MIRRORS
 from tests.bucket_filesystem import BucketFileSystem
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 RUN = "testbucket://artifacts/run"
 MODEL = {"instanceSchema": "title: tfx.Model\ntype: object\n"}
 EXAMPLES = {
     "instanceSchema": "title: tfx.Examples\ntype: object\nproperties:\n"
     "  span: {type: integer}\n  version: {type: integer}\n  split_names: {type: string}\n"
 }
-
-
-@pytest.fixture
-def bucket(monkeypatch):
-    BucketFileSystem.clear()
-    monkeypatch.setitem(MIRRORS, "testbucket://", "/testbucket/")
-    yield BucketFileSystem
-    BucketFileSystem.clear()
 
 
 @pytest.fixture
