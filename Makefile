@@ -2,7 +2,7 @@
 # `make generate PROMPT="To be"` has it continue a text.
 
 .DEFAULT_GOAL := help
-.PHONY: help install run serve generate status test test-long lint bench lock clean
+.PHONY: help install run serve generate status report test test-long lint bench lock clean
 
 # A name in pipeline/configs, or a YAML file.
 CONFIG ?= shakespeare
@@ -37,6 +37,9 @@ generate: $(INSTALLED)  ## Have the server continue a text (PROMPT="To be")
 
 status: $(INSTALLED)  ## Say which versions are being served
 	.venv/bin/gpt2-tfx status --config "$(CONFIG)"
+
+report: $(INSTALLED)  ## Write output/report.html, a page about all runs
+	.venv/bin/gpt2-tfx report --config "$(CONFIG)"
 
 # Two processes for two cores, with a thread each; tests/conftest.py says how they share.
 PYTEST := TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1 OMP_NUM_THREADS=1 \
