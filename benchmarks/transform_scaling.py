@@ -35,7 +35,7 @@ _LEAST_FILES = 4
 
 
 def run(sizes: Sequence[int] = SIZES, rounds: int = ROUNDS) -> list[Result]:
-    """Measures all in turn; by the times of 50 MB, some 20 minutes on two cores.
+    """Measures all in turn; some 10 minutes on two cores.
 
     Returns:
         For each number of workers and each size but the first, milliseconds a MB, with those of the
