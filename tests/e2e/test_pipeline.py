@@ -259,8 +259,9 @@ def test_a_worse_model_is_neither_blessed_nor_pushed_and_the_summary_says_why(fi
 def test_a_candidate_is_compared_with_the_model_in_production(first_run, worse_run):
     summary = worse_run.summary
     assert [str(summary.baseline_version)] == worse_run.before
+    # In float32: Beam cuts batches by the clock, and what else is in a batch moves the rounding.
     assert summary.baseline_perplexity == pytest.approx(
-        first_run.summary["eval_perplexity"], rel=1e-9
+        first_run.summary["eval_perplexity"], rel=1e-7
     )
     # What the training does not concern came from the cache.
     assert summary.cached == COMPONENTS[: COMPONENTS.index("Trainer")]
