@@ -122,6 +122,15 @@ def test_a_version_that_was_deleted_from_the_bucket_goes(fetching):
     assert fetching.versions() == {"1"}
 
 
+def test_uploads_that_broke_off_take_no_whole_versions_place(fetching):
+    for version in ("1", "2", "3"):
+        fetching.push(version)
+    for version in ("4", "5"):
+        fetching.push(version, whole=False)
+    assert fetching.once().returncode == 0
+    assert fetching.versions() == {"2", "3"}
+
+
 def test_a_version_whose_upload_is_not_done_is_left_for_later(fetching):
     fetching.push("1")
     fetching.push("2", whole=False)

@@ -43,24 +43,29 @@ fetch_version() {
 fetch() {
   listing=$(rclone lsf --dirs-only "$source") || return
   versions=$(printf '%s\n' "$listing" | sed -n 's#^\([0-9][0-9]*\)/$#\1#p' | sort -rn)
-  wanted=$(printf '%s\n' "$versions" | head -n "${KEEP:-2}")
   mkdir -p "$folder/$MODEL" || return
-  present=0
-  for version in $wanted; do
+  wanted=
+  missing=${KEEP:-2}
+  for version in $versions; do
+    [ "$missing" -gt 0 ] || break
     [ -d "$folder/$MODEL/$version" ] || fetch_version "$version" || true
-    [ ! -d "$folder/$MODEL/$version" ] || present=$((present + 1))
+    # One that is not whole, as an upload that broke off leaves it, takes no other's place.
+    if [ -d "$folder/$MODEL/$version" ]; then
+      wanted="$wanted $version"
+      missing=$((missing - 1))
+    fi
   done
-  if [ "$present" = 0 ]; then
+  if [ -z "$wanted" ]; then
     echo "no whole version under $source" >&2
     return 1
   fi
   # What is older goes, and what the bucket has no longer. The server keeps in memory what it
   # serves, until the next version has taken over.
   for path in "$folder/$MODEL"/*; do
-    if ! printf '%s\n' "$wanted" | grep -qx "${path##*/}"; then
-      rm -rf "$path"
-      echo "removed $path"
-    fi
+    case "$wanted " in
+      *" ${path##*/} "*) ;;
+      *) rm -rf "$path" && echo "removed $path" ;;
+    esac
   done
 }
 
