@@ -15,8 +15,9 @@ from kubeflow.cron import Cron
 from kubeflow.pipeline_file import PipelineFile
 from pipeline.kubeflow_config import check_bucket
 
-# How each recurring run's description begins; what follows is the state that it was made for.
-_MADE_FOR = "by gpt2-tfx, to be "
+# How each recurring run's description begins; what follows is the state that it was made for and,
+# if one was asked for, the service account: the cluster tells its default like any other.
+_MADE_FOR, _ACCOUNT = "by gpt2-tfx, to be ", ", as "
 _ACTIVE, _PAUSED = "active", "paused"
 
 
@@ -97,12 +98,11 @@ def schedule(client: Client, submission: Submission, name: str, cron: Cron) -> s
         "pipeline_id": pipeline_id,
         "version_id": version_id,
         "pipeline_root": submission.pipeline_root,
+        "service_account": submission.service_account,
     }
-    if submission.service_account is not None:
-        wanted["service_account"] = submission.service_account
     before = find(client, name)
     state = _next_state(before)
-    if len(before) == 1 and wanted.items() <= before[0].settings.items():
+    if len(before) == 1 and before[0].settings == wanted:
         return f"{name} is unchanged and {state}"
     _replace(client, name, before, wanted, state)
     return f"{name} is {'replaced' if before else 'new'} and {state}"
@@ -166,8 +166,10 @@ def _replace(
     After a failure there are several of the name, one of them enabled at most; whoever says the
     same again takes all of them for old. Their descriptions say if one is to be active.
     """
+    account = wanted["service_account"]
+    description = f"{_MADE_FOR}{state}{_ACCOUNT + account if account else ''}"
     new = client.create_recurring_run(
-        job_name=name, description=_MADE_FOR + state, enabled=False, **wanted
+        job_name=name, description=description, enabled=False, **wanted
     )
     try:
         for old in before:
@@ -254,7 +256,7 @@ def _schedule(run: Any) -> Schedule:
         return value
 
     cron = part("trigger.cron_schedule.cron")
-    made_for = (run.description or "").removeprefix(_MADE_FOR)
+    made_for, _, account = (run.description or "").removeprefix(_MADE_FOR).partition(_ACCOUNT)
     return Schedule(
         id=run.recurring_run_id,
         name=run.display_name,
@@ -271,6 +273,6 @@ def _schedule(run: Any) -> Schedule:
             "pipeline_id": part("pipeline_version_reference.pipeline_id"),
             "version_id": part("pipeline_version_reference.pipeline_version_id"),
             "pipeline_root": part("runtime_config.pipeline_root"),
-            "service_account": run.service_account,
+            "service_account": account or None,
         },
     )

@@ -81,6 +81,16 @@ def test_whatever_else_is_asked_for_anew_replaces_the_schedule_too(api, schedule
     assert len(api.recurring) == 1
 
 
+def test_without_the_service_account_that_it_had_a_schedule_is_replaced(api, schedule, capsys):
+    schedule("--service-account", "trainer")
+    (before,) = api.recurring
+    assert before["description"] == "by gpt2-tfx, to be active, as trainer"
+    schedule()
+    assert last_line(capsys).startswith("nightly is replaced and active")
+    (after,) = api.recurring
+    assert after["service_account"] == "pipeline-runner"  # the cluster's default
+
+
 def test_a_file_with_other_content_becomes_a_version_of_the_same_pipeline(
     api, host, file, tmp_path
 ):
