@@ -142,9 +142,10 @@ def _element(part: str, text: str, kind: _Kind) -> CronField:
             f"cron's {kind.name} is {text!r}: a step must follow * or a range, such as "
             f"{start}-{kind.high}/{step}"
         )
-    if step and not 1 <= int(step) <= end - start:
+    longest = max(end - start, 1)
+    if step and not 1 <= int(step) <= longest:
         raise ValueError(
-            f"cron's {kind.name} is {text!r}: the step of {part!r} must be 1 to {end - start}"
+            f"cron's {kind.name} is {text!r}: the step of {part!r} must be 1 to {longest}"
         )
     by = int(step or 1)
     written = "*" if star else f"{start}-{end}" if last else str(start)

@@ -27,6 +27,7 @@ NOW = datetime.datetime(2027, 1, 15, 12, tzinfo=UTC)
         ("0 2 * * 1-5/2", "0 0 2 * * 1-5/2"),
         ("59 23 31 12 6", "0 59 23 31 12 6"),
         ("*/1 */1 * * *", "0 * * * * *"),
+        ("0 5-5/1 * * *", "0 0 5-5 * * *"),
         ("0 0 29 2 *", "0 0 0 29 2 *"),
         ("0 0 30 2 MON", "0 0 0 30 2 1"),  # either will do, and Mondays come
     ],
@@ -86,6 +87,7 @@ def test_sunday_is_0_and_7_for_people_and_0_alone_for_kfp(days, as_kfp_reads_the
         ("*/0 2 * * *", "minute is '\\*/0': the step of '\\*/0' must be 1 to 59"),
         ("0 */24 * * *", "hour is '\\*/24': the step .* must be 1 to 23"),
         ("0 2-4/3 * * *", "the step of '2-4/3' must be 1 to 2"),
+        ("0 5-5/2 * * *", "the step of '5-5/2' must be 1 to 1"),
         ("0 1,* * * *", "hour is '1,\\*': \\* must not stand in a list"),
         ("\u0663 2 * * *", "minute is"),  # an Arabic digit
     ],
