@@ -96,7 +96,7 @@ def read_lengths(config: PipelineConfig, report: RunReport) -> dict[str, np.ndar
         if folder.exists():  # else it would be written
             lengths[split] = map_documents(files, folder)[1]
         else:
-            lengths[split] = np.concatenate([lengths for _, lengths, _ in read_batches(files)])
+            lengths[split] = np.concatenate([batch for _, batch, _ in read_batches(files)])
     return lengths
 
 

@@ -72,7 +72,7 @@ def _add_submission_options(parser: argparse.ArgumentParser) -> None:
         "--parameter",
         action="append",
         default=[],
-        metavar="a=value",
+        metavar="name=value",
         help="a runtime parameter; may be given again",
     )
     parser.add_argument("--experiment", help="folder of runs; default: the pipeline's name")
