@@ -32,6 +32,7 @@ class Dot:
     y: float
     title: str
     kind: str = ""
+    radius: float = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,7 +157,7 @@ def line_chart(title: str, curves: Mapping[str, Points]) -> Chart | None:
     x, y = Scale(0, steps[-1], LEFT, WIDTH - RIGHT), _y_scale(y_steps)
     lines = []
     for colour, (name, points) in enumerate(curves.items(), start=1):
-        dots = [Dot(x(s), y(v), f"{name} {v:.4g} at step {s:,.0f}") for s, v in points]
+        dots = [Dot(x(s), y(v), f"{name} {v:.4g} at step {s:,.0f}", radius=2.5) for s, v in points]
         lines.append(Line(name, colour, _path(dots), dots if len(dots) <= 60 else []))
     return Chart(
         title, "step", x.ticks(steps), y.ticks(y_steps),

@@ -54,6 +54,15 @@ class SliceScore:
 
 
 @dataclasses.dataclass(frozen=True)
+class Outcome:
+    """How a run ended: `good`, `bad` or `calm`; in a few words; as what the run did."""
+
+    tone: str
+    words: str
+    sentence: str
+
+
+@dataclasses.dataclass(frozen=True)
 class RunReport:
     """What one run came to. What it did not get to is None or empty.
 
@@ -118,6 +127,24 @@ class RunReport:
     def has_pushed(self) -> bool:
         """Whether it was this run that pushed the version."""
         return bool(self.pushed_path) and not self.run.nodes["Pusher"].is_cached
+
+    @property
+    def outcome(self) -> Outcome:
+        """How it ended."""
+        if self.failed_in:
+            return Outcome("bad", *[f"failed in {self.failed_in}"] * 2)
+        if self.interrupted_in:
+            return Outcome("bad", *[f"broke off in {self.interrupted_in}, or still runs"] * 2)
+        if self.has_pushed:
+            return Outcome("good", "pushed", f"pushed version {self.version}")
+        if self.pushed_path:
+            since = f"found nothing changed since version {self.version} was pushed"
+            return Outcome("calm", "nothing new", since)
+        if "Pusher" in self.run.nodes:
+            reasons = "; ".join([*self.not_blessed_because, *self.not_servable_because])
+            return Outcome("calm", "not pushed", f"pushed nothing{reasons and f': {reasons}'}")
+        last = next(reversed(self.run.nodes), "its start")
+        return Outcome("calm", *[f"ended after {last}"] * 2)
 
 
 def read_run_reports(config: PipelineConfig, newest: int) -> list[RunReport]:
