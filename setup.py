@@ -56,6 +56,7 @@ setup(
         "dev": [
             "cryptography>=42",  # certificates for the tests of TLS
             "hypothesis>=6.100",
+            "kfp-kubernetes>=2.16,<2.17",  # what a compiled file may ask of Kubernetes
             "mypy>=1.15",
             "pytest>=8.3",
             "pytest-timeout>=2.3",

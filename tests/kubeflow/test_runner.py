@@ -9,6 +9,7 @@ import pytest
 import yaml
 from google.protobuf import json_format
 from kfp import components
+from kfp.kubernetes.kubernetes_executor_config_pb2 import KubernetesExecutorConfig
 from kfp.pipeline_spec import pipeline_spec_pb2
 
 from components.training_job_spec import TrainingJobSpec
@@ -176,6 +177,14 @@ def test_each_component_asks_for_its_resources(full):
             "resourceMemoryRequest": "2Gi",
             "resourceMemoryLimit": "2Gi",
         }
+
+
+@pytest.mark.parametrize("volume", ["null", "gpt2-data"])
+def test_what_is_kubernetes_own_is_in_kfps_own_terms(volume):
+    _, platform = compile_tiny(f"kubeflow.volume={volume}", "kubeflow.bucket_secret=bucket-keys")
+    executors = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    for executor in executors.values():
+        json_format.ParseDict(executor, KubernetesExecutorConfig())  # refuses an unknown field
 
 
 def test_every_task_has_the_volume_the_keys_and_the_environment(full):
