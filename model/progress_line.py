@@ -5,8 +5,23 @@ import sys
 from tqdm import tqdm
 
 
+class _Lines:
+    """Writes what tqdm would draw in place as a line each, which is how logs are kept and read."""
+
+    encoding = "utf-8"
+
+    def write(self, text: str) -> None:
+        if text.strip():
+            print(text.strip(), file=sys.stderr)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+
 class ProgressLine:
     """Draws a line on stderr, with the newest numbers of what is logged.
+
+    Where stderr is no terminal it is a new line every 20 seconds.
 
     Args:
         start: Steps that were done before.
@@ -16,14 +31,15 @@ class ProgressLine:
 
     def __init__(self, start: int, steps: int, enabled: bool) -> None:
         self._eval_loss = "-"
+        in_place = sys.stderr.isatty()
         self._bar = tqdm(
             desc="training",
             unit="step",
             initial=start,
             total=steps,
             dynamic_ncols=True,
-            # Where a line can't be drawn again in place, one now and then is enough.
-            mininterval=0.5 if sys.stderr.isatty() else 20.0,
+            file=None if in_place else _Lines(),
+            mininterval=0.5 if in_place else 20.0,
             disable=not enabled,
         )
 

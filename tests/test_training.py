@@ -267,7 +267,9 @@ def test_speed_and_memory_are_those_of_this_process(finished):
 
 def test_the_progress_line_says_what_is_logged(tmp_path, capsys):
     train_small(tmp_path, steps=3, eval_every_steps=1, xla=False)
-    line = re.split("[\r\n]", capsys.readouterr().err.strip())[-1]
+    written = capsys.readouterr().err
+    assert "\r" not in written  # no terminal
+    line = written.splitlines()[-1]
     last = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])
     assert "training: 100%" in line
     assert " 3/3 [" in line
