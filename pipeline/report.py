@@ -16,8 +16,9 @@ from pipeline import report_charts
 from pipeline.config import PipelineConfig
 from pipeline.report_charts import Chart
 from pipeline.report_data import Curves, read_curves, read_lengths, read_refusals
-from pipeline.report_runs import RunReport, read_run_reports
+from pipeline.report_runs import read_run_reports
 from pipeline.report_samples import SAMPLING, write_samples
+from pipeline.run_report import RunReport
 
 # A page with more is hard to read; a nightly schedule's last seven weeks.
 MAX_RUNS = 50

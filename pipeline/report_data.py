@@ -16,7 +16,7 @@ from components.token_files import map_documents
 from components.trainer import TOKENS
 from components.transformed_examples import fingerprint, list_files, read_batches
 from pipeline.config import PipelineConfig
-from pipeline.report_runs import RunReport
+from pipeline.run_report import RunReport
 
 # More of them would make a page that nobody reads to the end; the file has them all.
 SHOWN_REFUSALS = 50
