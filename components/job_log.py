@@ -1,10 +1,11 @@
 """What is to be seen of a Job from outside: its state, its pods', and the first one's log."""
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from components.kubernetes_api import KubernetesApi
+from components.kubernetes_api import ApiError, KubernetesApi
 
 _INDEX = "batch.kubernetes.io/job-completion-index"  # an annotation of the Job's pods
 _LAST_LINES = 30
@@ -29,33 +30,60 @@ class JobLog:
         self._name = name
         self._say = say
         self._states: dict[str, str] = {}
-        self._asked = time.monotonic()
+        self._problems: dict[str, int | None] = {}
+        self._asked: dict[str, float] = {}
         self._last_times: dict[str, str] = {}
+        self._replaced: set[str] = set()
 
-    def show(self, job: dict[str, Any] | None) -> None:
-        """Says how the Job and its pods have changed, and the new lines of the first pod's log."""
-        status = {} if job is None else job.get("status", {})
+    def show(self, job: dict[str, Any]) -> None:
+        """Says how the Job and its pods have changed, and the new lines of the first pod's log.
+
+        What the API does not tell is said to be missing, and is no error: a log cannot be read
+        while its node is away, and how the Job ends does not hang on it.
+        """
+        status = job.get("status", {})
         counts = ", ".join(f"{status.get(key) or 0} {key}" for key in _COUNTS)
         self._say_change(f"training Job {self._name}", counts)
-        pods = self._api.list_pods(self._name)
+        pods = []
+        with self._saying_problems(f"the pods of training Job {self._name} can't be listed"):
+            pods = self._api.list_pods(self._name)
         for pod in pods:
             self._say_change(_title(pod), _state(pod))
-        now = time.monotonic()
-        for pod in pods:
-            if _index(pod) == 0:
-                since = int(now - self._asked) + _OVERLAP_SECONDS
-                self._show_log(pod["metadata"]["name"], since)
-        self._asked = now
+        chiefs = [pod["metadata"]["name"] for pod in pods if _index(pod) == 0]
+        for chief in chiefs:
+            if chief not in self._replaced:
+                with self._saying_problems(f"the log of {chief} can't be read"):
+                    self._show_log(chief)
+        # One that has a successor was read once more, for its last lines, and never again.
+        self._replaced.update(chiefs[:-1])
+
+    @contextlib.contextmanager
+    def _saying_problems(self, what: str) -> Iterator[None]:
+        """Has an error of the API said in place of raised, unless it was the same the last time."""
+        try:
+            yield
+        except ApiError as error:
+            # Compared by number: its words have the query in them, which differs each time.
+            if self._problems.get(what, 0) != error.status:
+                self._problems[what] = error.status
+                self._say(f"{what}: {error}")
+        else:
+            self._problems.pop(what, None)
 
     def _say_change(self, name: str, state: str) -> None:
         if self._states.get(name) != state:
             self._states[name] = state
             self._say(f"{name}: {state}")
 
-    def _show_log(self, pod: str, since: int) -> None:
+    def _show_log(self, pod: str) -> None:
+        now = time.monotonic()
+        options = {}
         # The whole log at first: where the Job is an earlier attempt's it says how it came so far.
-        options = {"since_seconds": since} if pod in self._last_times else {}
-        for line in self._api.read_log(pod, timestamps=True, **options):
+        if pod in self._last_times:
+            options["since_seconds"] = int(now - self._asked[pod]) + _OVERLAP_SECONDS
+        lines = self._api.read_log(pod, timestamps=True, **options)
+        self._asked[pod] = now
+        for line in lines:
             stamp, _, text = line.partition(" ")
             stamp = stamp.rstrip("Z")  # so that 12:00:00.5Z sorts before 12:00:00.51Z
             if stamp > self._last_times.get(pod, ""):
@@ -67,17 +95,25 @@ class JobLog:
 def failure_report(api: KubernetesApi, name: str) -> str:
     """Returns the last lines of the worker that failed first in the last attempt, and all states.
 
-    The others fail for want of it, and their logs say no more than that.
+    The others fail for want of it, and their logs say no more than that. What the API does not tell
+    is said to be missing.
     """
-    newest = {_index(pod): pod for pod in api.list_pods(name)}  # the oldest come first
+    try:
+        pods = api.list_pods(name)
+    except ApiError as error:
+        return f"its pods can't be listed: {error}"
+    newest = {_index(pod): pod for pod in pods}  # the oldest come first
     failed = [pod for pod in newest.values() if pod["status"].get("phase") == "Failed"]
     if not failed:
         return "no pod of it is left to say why"
     failed.sort(key=_finished_at)
     lines = [f"{_title(pod)}: {_state(pod)}" for pod in failed]
     first = failed[0]["metadata"]["name"]
-    log = api.read_log(first, tail_lines=_LAST_LINES)
-    return "\n".join([*lines, f"The last lines of {first}:", *(log or ["(it has no log)"])])
+    try:
+        log = api.read_log(first, tail_lines=_LAST_LINES) or ["(it has no log)"]
+    except ApiError as error:
+        log = [f"its log can't be read: {error}"]
+    return "\n".join([*lines, f"The last lines of {first}:", *log])
 
 
 def _title(pod: dict[str, Any]) -> str:

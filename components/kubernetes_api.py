@@ -12,21 +12,25 @@ _NAMESPACE_FILE = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
 _TIMEOUT = (10, 60)
 
 
-class ApiUnavailableError(RuntimeError):
+class ApiError(RuntimeError):
+    """Kubernetes' API did not do what it was asked.
+
+    Args:
+        message: What was asked, and the answer.
+        status: HTTP's, if there was an answer.
+    """
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class ApiUnavailableError(ApiError):
     """Kubernetes' API did not answer, or could not do it now: another try may succeed."""
 
 
-class ApiRefusedError(RuntimeError):
-    """Kubernetes' API said no.
-
-    Args:
-        status: HTTP's.
-        message: What was asked, and the answer.
-    """
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
+class ApiRefusedError(ApiError):
+    """Kubernetes' API said no."""
 
 
 class KubernetesApi:
@@ -147,8 +151,8 @@ class KubernetesApi:
                 f"{self.namespace}: {_describe(error)}"
             )
             if error.status == 429 or error.status >= 500:
-                raise ApiUnavailableError(message) from error
-            raise ApiRefusedError(error.status, message) from error
+                raise ApiUnavailableError(message, error.status) from error
+            raise ApiRefusedError(message, error.status) from error
         content: bytes = response.data
         return content
 

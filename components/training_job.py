@@ -6,7 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 from components.job_log import JobLog, failure_report
-from components.kubernetes_api import ApiUnavailableError, KubernetesApi, connect
+from components.kubernetes_api import (
+    ApiError,
+    ApiUnavailableError,
+    KubernetesApi,
+    connect,
+)
 from components.training_job_spec import TrainingJobSpec, read_spec
 from components.training_manifests import job_manifest, service_manifest
 from components.training_task import MODEL, collect_results, stage_task, task_folder, task_name
@@ -76,7 +81,6 @@ class TrainingJob:
         self._must_stop = must_stop
         self._poll_seconds = poll_seconds
         self._patience_seconds = patience_seconds
-        self._heard_at = time.monotonic()
 
     def start(self, has_result: bool) -> None:
         """Creates Job and Service. What there is of an earlier attempt is taken up or cleared away.
@@ -111,9 +115,10 @@ class TrainingJob:
             ApiUnavailableError: The cluster was silent for too long. The Job is left alone.
         """
         log = JobLog(self._api, self._name, _say)
+        self._heard_at = time.monotonic()
         while (ended := self._look(log)) is None:
             self._wait()
-        self._api.delete_service(self._name)
+        self._delete_service()
         if ended["type"] == "Failed":
             raise TrainingJobError(
                 f"training Job {self._name} failed: {ended.get('reason')}: "
@@ -124,7 +129,6 @@ class TrainingJob:
         """Says what is new, and returns how the Job has ended, None as long as it has not."""
         try:
             job = self._api.read_job(self._name)
-            log.show(job)
         except ApiUnavailableError as error:
             if time.monotonic() > self._heard_at + self._patience_seconds:
                 raise
@@ -133,6 +137,7 @@ class TrainingJob:
         self._heard_at = time.monotonic()
         if job is None:
             raise TrainingJobError(f"training Job {self._name} was deleted meanwhile")
+        log.show(job)
         return _ended(job)
 
     def _wait(self) -> None:
@@ -153,6 +158,13 @@ class TrainingJob:
     def _delete(self) -> None:
         self._api.delete_service(self._name)
         self._api.delete_job(self._name)
+
+    def _delete_service(self) -> None:
+        """Deletes the Service of a Job that has ended; what the Job came to does not hang on it."""
+        try:
+            self._api.delete_service(self._name)
+        except ApiError as error:
+            _say(f"{error}; Kubernetes deletes the Service with its Job")
 
 
 def _ended(job: dict[str, Any]) -> dict[str, Any] | None:

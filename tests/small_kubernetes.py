@@ -113,13 +113,17 @@ class SmallKubernetes:
             return found
         return self.objects.pop((resource, name))
 
+    def list_pods(self, job: str) -> dict[str, Any]:
+        labels = {"job-name": job}
+        return {"items": [pod for pod in self.pods[::-1] if pod["metadata"]["labels"] == labels]}
+
     def read_log(self, pod: str, query: dict[str, str]) -> str:
         found = [each for each in self.pods if each["metadata"]["name"] == pod]
         if not found:
             raise RefusalError(404, f'pods "{pod}" not found')
         if "waiting" in found[0]["status"]["containerStatuses"][0]["state"]:
             raise RefusalError(400, f'container "worker" in pod "{pod}" is waiting to start')
-        self.log_queries.append(query)
+        self.log_queries.append({"pod": pod, **query})
         lines = self.logs.get(pod, [])
         if query.get("timestamps") != "True":  # as Go too takes a bool to be written
             lines = [line.partition(" ")[2] for line in lines]
@@ -195,9 +199,7 @@ class _Handler(BaseHTTPRequestHandler):
         if resource == "pods" and group == "api/v1" and method == "GET":
             if log:
                 return cluster.read_log(name, query)
-            job = query["labelSelector"].removeprefix("job-name=")
-            pods = [pod for pod in cluster.pods if pod["metadata"]["labels"]["job-name"] == job]
-            return {"items": pods[::-1]}
+            return cluster.list_pods(query["labelSelector"].removeprefix("job-name="))
         if group not in (f"api/{KINDS.get(resource)}", f"apis/{KINDS.get(resource)}") or log:
             raise RefusalError(404, f"no such path: {path}")
         if method == "POST" and name is None:
