@@ -138,6 +138,8 @@ class KubernetesApi:
                 _request_timeout=_TIMEOUT,
                 **options,
             )
+            # Read here: what it comes in may break off, too.
+            content: bytes = response.data
         except HTTPError as error:
             raise ApiUnavailableError(
                 f"Kubernetes' API at {self.host} does not answer: {error}"
@@ -153,7 +155,6 @@ class KubernetesApi:
             if error.status == 429 or error.status >= 500:
                 raise ApiUnavailableError(message, error.status) from error
             raise ApiRefusedError(message, error.status) from error
-        content: bytes = response.data
         return content
 
 

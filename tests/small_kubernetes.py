@@ -38,7 +38,8 @@ class SmallKubernetes:
 
     `happen` is called with the Job before each time that it is read, to move the story on, and may
     raise a `RefusalError`. `requests` are the requests that change something, as `POST jobs NAME`,
-    and `permissions` is what a role must allow for all requests: group, resource and verb.
+    and `permissions` is what a role must allow for all requests: group, resource and verb. While
+    `breaks_off` is true, each answer ends in its middle.
     """
 
     def __init__(self) -> None:
@@ -49,6 +50,7 @@ class SmallKubernetes:
         self.permissions: set[tuple[str, str, str]] = set()
         self.log_queries: list[dict[str, str]] = []
         self.happen: Callable[[dict[str, Any]], None] = lambda job: None
+        self.breaks_off = False
         self.url = ""
         self._uids = 0
 
@@ -183,6 +185,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
+        if self.server.cluster.breaks_off:
+            content = content[: len(content) // 2]
         self.wfile.write(content)
 
     def _do(self, method: str, path: str, query: dict[str, str], body: dict[str, Any]) -> Any:

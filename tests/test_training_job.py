@@ -353,6 +353,24 @@ def test_a_cluster_that_is_away_for_a_moment_is_asked_again(cluster, capsys):
     assert "429 try later; asking again" in shown
 
 
+def test_a_connection_that_breaks_while_an_answer_is_read_is_tried_again(cluster, capsys):
+    moments = iter(range(3))
+
+    def happen(job: dict[str, Any]) -> None:
+        moment = next(moments)
+        cluster.breaks_off = moment == 1
+        if moment == 2:
+            end(job, "Complete")
+
+    existing(cluster)
+    cluster.happen = happen
+    training_job(cluster).follow()
+    shown = capsys.readouterr().err.splitlines()
+    (line,) = [line for line in shown if "asking again" in line]
+    assert line.startswith(f"Kubernetes' API at {cluster.url} does not answer: ")
+    assert "IncompleteRead" in line
+
+
 def test_a_cluster_that_stays_away_is_an_error_and_its_job_is_left_alone(cluster):
     def happen(job: dict[str, Any]) -> None:
         raise RefusalError(503, "try later")
