@@ -18,6 +18,11 @@ from components.training_task import MODEL, collect_results, stage_task, task_fo
 from model.interruption import SigtermWatch, TrainingInterrupted
 from model.training_config import TrainingConfig
 
+# How often, while it waits, it is looked whether to stop. Argo, which runs Kubeflow's tasks, sends
+# SIGTERM to all of a container's processes and looks each second whether the first of them has
+# ended; with that one the container ends (workflow/executor/os-specific/signal_linux.go, Wait).
+_LOOK_SECONDS = 0.1
+
 
 class TrainingJobError(RuntimeError):
     """The training Job ended without a model."""
@@ -94,6 +99,8 @@ class TrainingJob:
                 found = self._api.create_job(self._manifest)
                 if found is None:
                     continue  # someone else was faster
+                # There may still be that of a Job of this name that was deleted.
+                self._api.delete_service(self._name)
                 _say(f"started training Job {self._name} in namespace {self._api.namespace}")
                 break
             if "deletionTimestamp" not in found["metadata"]:
@@ -146,21 +153,24 @@ class TrainingJob:
         Raises:
             TrainingInterrupted: It had to stop, and the Job was deleted.
         """
-        if not self._must_stop():
-            time.sleep(self._poll_seconds)
-        if self._must_stop():
-            self._delete()
-            raise TrainingInterrupted(
-                f"training was stopped by SIGTERM, and with it Job {self._name}; it goes on from "
-                "the last checkpoint when started again"
-            )
+        until = time.monotonic() + self._poll_seconds
+        while not self._must_stop():
+            left = until - time.monotonic()
+            if left <= 0:
+                return
+            time.sleep(min(left, _LOOK_SECONDS))
+        self._delete()
+        raise TrainingInterrupted(
+            f"training was stopped by SIGTERM, and with it Job {self._name}; it goes on from "
+            "the last checkpoint when started again"
+        )
 
     def _delete(self) -> None:
-        self._api.delete_service(self._name)
-        self._api.delete_job(self._name)
+        self._api.delete_job(self._name)  # first, as there may be no time for more
+        self._delete_service()
 
     def _delete_service(self) -> None:
-        """Deletes the Service of a Job that has ended; what the Job came to does not hang on it."""
+        """Deletes the Service of a Job that has ended or is deleted; nothing hangs on it."""
         try:
             self._api.delete_service(self._name)
         except ApiError as error:

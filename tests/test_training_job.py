@@ -3,7 +3,9 @@
 What the workers themselves do is tested in test_training_worker.py.
 """
 
+import itertools
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -385,10 +387,28 @@ def test_a_cluster_that_stays_away_is_an_error_and_its_job_is_left_alone(cluster
 
 def test_who_must_stop_deletes_the_job(cluster):
     training_job(cluster).start(has_result=False)
-    answers = iter([False, False, True, True])
+    times_asked = itertools.count()
     with pytest.raises(TrainingInterrupted, match=f"stopped by SIGTERM, and with it Job {NAME}"):
-        training_job(cluster, must_stop=lambda: next(answers)).follow()
-    assert cluster.requests[2:] == [f"DELETE services {NAME}", f"DELETE jobs {NAME}"]
+        training_job(cluster, must_stop=lambda: next(times_asked) == 3).follow()
+    # The Job first: whoever sent SIGTERM may not wait for more.
+    assert cluster.requests[2:] == [f"DELETE jobs {NAME}", f"DELETE services {NAME}"]
+
+
+def test_who_must_stop_does_not_sleep_until_it_is_time_to_ask_again(cluster, monkeypatch):
+    slept: list[float] = []
+    monkeypatch.setattr(time, "sleep", slept.append)
+    training_job(cluster).start(has_result=False)
+    with pytest.raises(TrainingInterrupted):
+        training_job(cluster, must_stop=lambda: len(slept) == 3, poll_seconds=60).follow()
+    assert max(slept) <= 0.1
+    assert ("services", NAME) not in cluster.objects
+
+
+def test_a_service_that_a_deleted_job_left_behind_is_replaced(cluster):
+    cluster.create("services", service_manifest(NAME, owner="uid-of-the-deleted"))
+    training_job(cluster).start(has_result=False)
+    (owner,) = cluster.service(NAME)["metadata"]["ownerReferences"]
+    assert owner["uid"] == cluster.job(NAME)["metadata"]["uid"]
 
 
 def test_the_role_for_the_trainer_allows_just_what_it_asks(cluster):
