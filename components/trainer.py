@@ -12,6 +12,7 @@ import tensorflow as tf
 from components.start import find_start
 from components.token_files import Documents, map_documents
 from components.training_job import train_in_job
+from components.training_task import REPORT
 from components.transformed_examples import fingerprint, list_files
 from model.config import GPT2Config
 from model.export import export_gpt2
@@ -20,8 +21,6 @@ from model.strategy import Workers, make_strategy
 from model.tokenizer import gpt2_encoding
 from model.training import train
 from model.training_config import StrategyConfig, TrainingConfig
-
-REPORT = "training.json"
 
 # Requests of one prompt each; a model server waits for the answers before it serves the model.
 _WARM_UP_PROMPTS = 4
@@ -96,6 +95,7 @@ def run_fn(fn_args: Any) -> None:
             "tokens_seen": result.tokens_seen,
             "logs": str(folder),
         }
+        # The last of what is written: a worker that finds it has nothing left to do.
         _write_report(fn_args.model_run_dir, report)
     # Nobody is done before the model is written: if the chief dies on the way, it needs them all.
     workers.gather(0)

@@ -14,7 +14,14 @@ from components.kubernetes_api import (
 )
 from components.training_job_spec import TrainingJobSpec, read_spec
 from components.training_manifests import job_manifest, service_manifest
-from components.training_task import MODEL, collect_results, stage_task, task_folder, task_name
+from components.training_task import (
+    MODEL_RUN,
+    collect_results,
+    is_whole,
+    stage_task,
+    task_folder,
+    task_name,
+)
 from model.interruption import SigtermWatch, TrainingInterrupted
 from model.training_config import TrainingConfig
 
@@ -47,10 +54,10 @@ def train_in_job(fn_args: Any, training: TrainingConfig) -> None:
     api = connect()
     name = task_name(fn_args)
     task_file = stage_task(fn_args, spec.mount_path, name)
-    model = task_folder(spec.mount_path, name) / MODEL
+    model_run = task_folder(spec.mount_path, name) / MODEL_RUN
     with SigtermWatch() as sigterm:
         job = TrainingJob(api, name, spec, str(task_file), lambda: sigterm.is_raised)
-        job.start(has_result=model.exists())
+        job.start(has_result=is_whole(model_run))
         job.follow()
     collect_results(fn_args, spec.mount_path, name)
 

@@ -4,7 +4,7 @@
     task.json    the fields of TFX's FnArgs that run_fn reads, as JSON
     inputs/      copies, each under its own path, of what is not on the volume anyway
     model/       what the chief writes: the model
-    model_run/   and the report
+    model_run/   and then the report, training.json, by which the result is whole
 
 The folder is deleted when the Trainer has fetched both.
 """
@@ -23,6 +23,7 @@ from components.transformed_examples import fingerprint, list_files
 from components.versions import newest_version
 from model.staged_file import write_whole
 
+REPORT = "training.json"
 TASK, INPUTS, MODEL, MODEL_RUN = "task.json", "inputs", "model", "model_run"
 _FOLDER = "training-jobs"
 
@@ -48,6 +49,19 @@ def read_task(file: str | os.PathLike[str]) -> TrainingTask:
         return TrainingTask(**json.loads(Path(file).read_text()))
     except (TypeError, json.JSONDecodeError) as error:
         raise ValueError(f"{os.fspath(file)} must hold a training task: {error}") from error
+
+
+def is_whole(model_run_dir: str | os.PathLike[str]) -> bool:
+    """Returns whether the chief has written all that it has to: the report is the last.
+
+    Args:
+        model_run_dir: The report's folder, which need not exist.
+    """
+    try:
+        json.loads(Path(model_run_dir, REPORT).read_text())
+    except (FileNotFoundError, json.JSONDecodeError):  # not there, or cut off
+        return False
+    return True
 
 
 def task_name(fn_args: Any) -> str:
@@ -117,6 +131,8 @@ def collect_results(fn_args: Any, mount_path: str, name: str) -> None:
         (folder / MODEL_RUN, fn_args.model_run_dir),
     ):
         shutil.copytree(source, target, dirs_exist_ok=True)
+    # First what says that the rest is whole, which it is no more if this is interrupted.
+    (folder / MODEL_RUN / REPORT).unlink()
     shutil.rmtree(folder)
 
 

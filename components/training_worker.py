@@ -13,21 +13,25 @@ itself: UnavailableError or DeadlineExceededError. So nothing watches over the w
 error ends each of them, the Job starts them all anew, and training goes on from the last
 checkpoint. Where one was started anew at once, and met peers that were about to end, it waited for
 those that came after them.
+
+One that dies when the model is written is started anew by itself, as its peers are done: it finds
+that the result is whole, and is done, too.
 """
 
 import argparse
+import functools
 import json
 import os
 import signal
 import socket
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import FrameType
 
 from components.trainer import run_fn
 from components.training_manifests import BAD_INPUT, STOPPED
-from components.training_task import read_task
+from components.training_task import is_whole, read_task
 from model.interruption import TrainingInterrupted
 
 _POLL_SECONDS = 0.5
@@ -45,8 +49,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # What TensorFlow makes its cluster of; it reads the variable when the strategy is made.
         os.environ["TF_CONFIG"] = tf_config(addresses, options.index)
         task = read_task(options.task_file)
-        wait_for_peers(addresses, options.index, options.wait_seconds)
-        run_fn(task)
+        is_done = functools.partial(is_whole, task.model_run_dir)
+        wait_for_peers(addresses, options.index, options.wait_seconds, is_done)
+        if is_done():
+            print("the model is whole: nothing is left to do", file=sys.stderr)
+        else:
+            run_fn(task)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return BAD_INPUT
@@ -85,8 +93,10 @@ def tf_config(addresses: Sequence[str], index: int) -> str:
     return json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}})
 
 
-def wait_for_peers(addresses: Sequence[str], index: int, seconds: float) -> None:
-    """Returns when every other worker has a name and answers on its port.
+def wait_for_peers(
+    addresses: Sequence[str], index: int, seconds: float, is_done: Callable[[], bool]
+) -> None:
+    """Returns when every other worker has a name and answers on its port, or when all is done.
 
     TensorFlow would wait for them too, but without a word. For the time being this one answers on
     its own port, until TensorFlow does.
@@ -99,7 +109,7 @@ def wait_for_peers(addresses: Sequence[str], index: int, seconds: float) -> None
     print(f"worker {index} waits for {', '.join(missing)}", file=sys.stderr)
     # Nobody accepts: that the system completes a connection is answer enough.
     with socket.create_server(("", _port(addresses[index])), backlog=len(addresses)):
-        while True:
+        while not is_done():
             missing = {
                 address: problem for address in missing if (problem := _try_to_reach(address))
             }

@@ -110,9 +110,13 @@ class SmallWorkers:
                 if process.poll():
                     failures.append((index, process.returncode))
                     assert len(failures) <= restarts, self.output(index)[-5000:]
-                    self.processes[index] = self._start(index)
+                    self.start(index)
             time.sleep(0.05)
         return failures
+
+    def start(self, index: int) -> None:
+        """Starts a worker that has ended anew."""
+        self.processes[index] = self._start(index)
 
     def __enter__(self) -> "SmallWorkers":
         self.processes = [self._start(index) for index in range(len(self._attempts))]

@@ -71,9 +71,10 @@ def kubeconfig(cluster, tmp_path, monkeypatch) -> None:
 def train_as_worker(job: dict[str, Any]) -> Any:
     """Writes what the chief would, completes the Job and returns the task."""
     task = read_task(job["spec"]["template"]["spec"]["containers"][0]["args"][0])
-    for folder, name in ((task.serving_model_dir, "saved_model.pb"), (task.model_run_dir, "it")):
+    outputs = ((task.serving_model_dir, "saved_model.pb"), (task.model_run_dir, "training.json"))
+    for folder, name in outputs:
         Path(folder).mkdir(parents=True)
-        Path(folder, name).write_text(name)
+        Path(folder, name).write_text('{"it": 1}')
     end(job, "Complete")
     return task
 
@@ -97,8 +98,8 @@ def test_the_trainer_hands_its_inputs_to_a_job_and_fetches_the_outputs(cluster, 
     assert task.custom_config == {
         key: value for key, value in fn_args.custom_config.items() if key != "job"
     }
-    assert Path(fn_args.serving_model_dir, "saved_model.pb").read_text() == "saved_model.pb"
-    assert Path(fn_args.model_run_dir, "it").read_text() == "it"
+    assert Path(fn_args.serving_model_dir, "saved_model.pb").read_text() == '{"it": 1}'
+    assert Path(fn_args.model_run_dir, "training.json").read_text() == '{"it": 1}'
     assert list((tmp_path / "volume" / "training-jobs").iterdir()) == []
     assert [request.rsplit("-", 1)[0] for request in cluster.requests] == [
         "POST jobs gpt2-training",

@@ -1,11 +1,15 @@
 """components/training_task.py: what goes to the volume, and what comes back."""
 
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
 from components.training_task import (
     collect_results,
+    is_whole,
     read_task,
     stage_task,
     task_folder,
@@ -113,6 +117,22 @@ def test_the_results_are_fetched_and_the_tasks_folder_goes(tmp_path):
     assert Path(fn_args.serving_model_dir, "variables", "variables.index").read_text() == "values"
     assert Path(fn_args.model_run_dir, "training.json").read_text() == "{}"
     assert not task_folder(str(tmp_path / "volume"), "task").exists()
+
+
+def test_a_result_is_not_whole_any_more_once_its_deletion_has_begun(tmp_path, monkeypatch):
+    def stop(folder: Path) -> None:
+        raise KeyboardInterrupt
+
+    fn_args = arguments(tmp_path)
+    task = staged(fn_args, tmp_path)
+    write(Path(task.serving_model_dir) / "saved_model.pb", "graph")
+    assert not is_whole(task.model_run_dir)
+    write(Path(task.model_run_dir) / "training.json", "{}")
+    assert is_whole(task.model_run_dir)
+    monkeypatch.setattr(shutil, "rmtree", stop)
+    with pytest.raises(KeyboardInterrupt):
+        collect_results(fn_args, str(tmp_path / "volume"), "task")
+    assert not is_whole(task.model_run_dir)
 
 
 def test_a_name_is_a_tasks_own_and_stays_its_own(tmp_path):

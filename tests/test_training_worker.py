@@ -57,7 +57,7 @@ def test_workers_that_come_at_different_times_find_each_other():
     found = []
 
     def wait(index: int) -> None:
-        wait_for_peers(addresses, index, seconds=60)
+        wait_for_peers(addresses, index, 60, is_done=lambda: False)
         # As TensorFlow's server does from now on.
         with socket.create_server(("", int(addresses[index].partition(":")[2]))):
             found.append(index)
@@ -77,7 +77,7 @@ def test_workers_that_do_not_come_are_named_with_the_reason(monkeypatch):
     port = free_port(4)
     addresses = [f"127.0.0.1:{port}", f"127.0.0.1:{port + 1}", f"nowhere.invalid:{port + 2}"]
     with socket.create_server(("", port)), pytest.raises(TimeoutError) as error:
-        wait_for_peers([*addresses, f"127.0.0.1:{port + 3}"], 3, seconds=0.1)
+        wait_for_peers([*addresses, f"127.0.0.1:{port + 3}"], 3, 0.1, is_done=lambda: False)
     assert re.fullmatch(
         rf"worker 3 waited 0.1 seconds for workers that did not come: 127.0.0.1:{port + 1} "
         r"\(it does not answer: \[Errno 111\] Connection refused\); "
@@ -162,6 +162,49 @@ def test_a_worker_without_a_number_is_bad_input(alone, monkeypatch, capsys):
     assert "--index or the variable JOB_COMPLETION_INDEX must be given" in capsys.readouterr().err
 
 
+@pytest.fixture
+def last(tmp_path, monkeypatch) -> Iterator[list[str]]:
+    """The arguments of a worker whose peers, where they are, do not answer any more."""
+    monkeypatch.setenv("TF_CONFIG", "")
+    monkeypatch.setenv("JOB_COMPLETION_INDEX", "1")
+    monkeypatch.setattr(training_worker, "_POLL_SECONDS", 0.01)
+    before = signal.getsignal(signal.SIGTERM)
+    port = free_port(2)
+    arguments = ["--hosts=127.0.0.1", "--workers=2", f"--port={port}", "--wait-seconds=1"]
+    yield [str(write_task(tmp_path)), *arguments]
+    signal.signal(signal.SIGTERM, before)
+
+
+def write_report(folder: Path, content: str = "{}") -> None:
+    (folder / "model_run").mkdir(exist_ok=True)
+    (folder / "model_run" / "training.json").write_text(content)
+
+
+def test_a_worker_that_comes_back_when_the_model_is_whole_is_done(
+    last, tmp_path, monkeypatch, capsys
+):
+    ends_by(AssertionError("trained again"), monkeypatch)
+    write_report(tmp_path)
+    assert main(last) == 0
+    assert "the model is whole: nothing is left to do" in capsys.readouterr().err
+
+
+def test_a_worker_that_waits_is_done_when_the_model_is(last, tmp_path, monkeypatch):
+    def try_to_reach(address: str) -> str:
+        write_report(tmp_path)
+        return "it does not answer"
+
+    ends_by(AssertionError("trained again"), monkeypatch)
+    monkeypatch.setattr(training_worker, "_try_to_reach", try_to_reach)
+    assert main(last) == 0
+
+
+def test_a_report_that_is_cut_off_is_no_whole_result(last, tmp_path, capsys):
+    write_report(tmp_path, '{"parameters": 1')
+    assert main([*last, "--wait-seconds=0.1"]) == 1
+    assert "worker 1 waited 0.1 seconds for workers that did not come" in capsys.readouterr().err
+
+
 def test_no_worker_is_done_before_the_chief_has_written_the_model(tmp_path, monkeypatch):
     # A Job starts none of its pods anew that has ended well, and the chief needs them all.
     events: list[str] = []
@@ -174,8 +217,12 @@ def test_no_worker_is_done_before_the_chief_has_written_the_model(tmp_path, monk
         events.append("all wait for all")
         return [value]
 
+    def export(*arguments: Any, **settings: Any) -> None:
+        assert not (tmp_path / "model_run" / "training.json").exists()
+        events.append("model")
+
     monkeypatch.setattr(trainer, "train", lambda *_, **__: trained)
-    monkeypatch.setattr(trainer, "export_gpt2", lambda *_, **__: events.append("model"))
+    monkeypatch.setattr(trainer, "export_gpt2", export)
     monkeypatch.setattr(trainer.Workers, "gather", gather)
     run_fn(read_task(write_task(tmp_path, strategy={})))
     assert events == ["model", "all wait for all"]
@@ -201,6 +248,10 @@ def run_job(job: dict[str, Any], folder: Path, checkpoints: Path, failures: list
         went_on = re.search(r"training goes on from step (\d+)", workers.output(0))
         assert went_on is not None
         assert 6 <= int(went_on[1]) < 40
+        # As if one had been killed after all was done: its peers come back no more.
+        workers.start(1)
+        assert workers.run_to_the_end(restarts=0) == []
+        assert "the model is whole" in workers.output(1)
     end(job, "Complete")
 
 
