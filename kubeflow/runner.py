@@ -112,7 +112,7 @@ def _serving_folder(config: KubeflowConfig, pipeline_root: str) -> str:
 
 def _training_job(config: KubeflowConfig, image: str) -> dict[str, Any] | None:
     """Returns what the Trainer is told about the pods that train in place of its own, if any."""
-    if config.training_job is None:
+    if config.training_job is None or config.volume is None:  # the first is not without the second
         return None
     try:
         return config.training_job.fields(image, config.volume, WORKSPACE, config.environment)

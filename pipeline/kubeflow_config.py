@@ -36,7 +36,8 @@ class KubeflowConfig:
             /workspace/serving when not given.
         resources: What a component's pod asks for, by the component's name; that of `default`, or
             2 cores and 8 GiB, for those that are not named.
-        training_job: Several pods that train, if it is not to be the Trainer's own.
+        training_job: Several pods that train, if it is not to be the Trainer's own. They need the
+            volume, with the access mode ReadWriteMany where they are on several nodes.
         retries: How often a task that failed is tried again.
         skip_without_new_data: Whether a run ends early when the data is that of the run before.
             A run's parameter of the same name overrides it.
@@ -64,10 +65,10 @@ class KubeflowConfig:
                 )
         if self.serving_folder is not None:
             check_bucket("serving_folder", self.serving_folder)
-        if self.training_job and self.training_job.volume not in (None, self.volume):
+        if self.training_job and self.volume is None:
             raise ValueError(
-                "training_job.volume must be volume, which the Trainer's own pod has, or not "
-                f"given: got {self.training_job.volume!r} beside {self.volume!r}"
+                "volume must be given where training_job is: the workers and the Trainer share "
+                "what is on it"
             )
         if not 0 <= self.retries <= 100:
             raise ValueError(f"retries must be in [0, 100], got {self.retries}")

@@ -17,9 +17,6 @@ class TrainingJobConfig:
     Args:
         workers: How many there are, 2 at least.
         image: What they run; the pipeline's image when not given.
-        volume: The PersistentVolumeClaim that they share with the Trainer; that of all tasks when
-            not given. Checkpoints and the Job's inputs and outputs lie on it. Where the workers are
-            on several nodes, its access mode must be ReadWriteMany.
         cpu: Cores, as Kubernetes writes them: `4`, `500m`.
         memory: Bytes: `16Gi`.
         accelerator: A device's resource name, such as `nvidia.com/gpu`.
@@ -30,7 +27,6 @@ class TrainingJobConfig:
 
     workers: int = 2
     image: str | None = None
-    volume: str | None = None
     cpu: str | int | float = "4"
     memory: str | int = "16Gi"
     accelerator: str | None = None
@@ -53,7 +49,7 @@ class TrainingJobConfig:
     def fields(
         self,
         image: str,
-        volume: str | None,
+        volume: str,
         mount_path: str,
         environment: Mapping[str, str] | None = None,
     ) -> dict[str, Any]:
@@ -61,20 +57,16 @@ class TrainingJobConfig:
 
         Args:
             image: The pipeline's image.
-            volume: The claim that all tasks share, if there is one.
+            volume: The claim that all tasks share.
             mount_path: Where they have it.
             environment: Further variables of every container.
 
         Raises:
-            ValueError: There is no volume, or a value is not what Kubernetes takes.
+            ValueError: A value is not what Kubernetes takes.
         """
-        if (self.volume or volume) is None:
-            raise ValueError(
-                "volume must be given: the workers and the Trainer share what is on it"
-            )
         own = dataclasses.asdict(self) | {
             "image": self.image or image,
-            "volume": self.volume or volume,
+            "volume": volume,
             "mount_path": mount_path,
             "environment": dict(environment or {}),
         }

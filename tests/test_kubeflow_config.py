@@ -62,10 +62,11 @@ def test_a_component_without_resources_of_its_own_has_those_of_default():
         ("serving_folder=/models", "serving_folder must be gs://BUCKET/..., s3://BUCKET/... or"),
         ("serving_folder=azure://models", "serving_folder must be gs://BUCKET/..., s3://BUCKET"),
         (
-            "training_job={volume: other}",
-            "training_job.volume must be volume, which the Trainer's own pod has, or not given: "
-            "got 'other' beside None",
+            "training_job={workers: 2}",
+            "kubeflow: volume must be given where training_job is: the workers and the Trainer "
+            "share what is on it",
         ),
+        ("training_job={volume: other}", "training_job.volume: unknown key (value 'other')"),
         ("training_job={workers: 1}", "training_job: workers must be in [2, 100], got 1"),
         ("retries=-1", "retries must be in [0, 100], got -1"),
     ],
@@ -78,4 +79,4 @@ def test_a_bad_value_is_told_by_key_value_and_rule(override, problem):
 
 def test_several_workers_need_a_strategy_for_several():
     with pytest.raises(ValueError, match=r"training\.strategy\.name must be 'multi_worker' where"):
-        load_config("tiny", ["kubeflow.training_job={workers: 2}"])
+        load_config("tiny", ["kubeflow.volume=claim", "kubeflow.training_job={workers: 2}"])

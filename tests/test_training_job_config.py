@@ -18,16 +18,11 @@ def test_what_is_not_given_is_the_pipelines_own():
 
 def test_what_is_given_stands():
     config = TrainingJobConfig(
-        image="gpt2-gpu:2", volume="fast", cpu=16, accelerator="nvidia.com/gpu", accelerators=1
+        image="gpt2-gpu:2", cpu=16, accelerator="nvidia.com/gpu", accelerators=1
     )
     spec = read_spec(config.fields("gpt2:1", "claim", "/workspace"), TRAINING)
-    assert (spec.image, spec.volume, spec.cpu) == ("gpt2-gpu:2", "fast", "16")
+    assert (spec.image, spec.cpu) == ("gpt2-gpu:2", "16")
     assert (spec.accelerator, spec.accelerators) == ("nvidia.com/gpu", 1)
-
-
-def test_workers_without_a_volume_are_an_error():
-    with pytest.raises(ValueError, match="volume must be given"):
-        TrainingJobConfig().fields("gpt2:1", None, "/workspace")
 
 
 @pytest.mark.parametrize(

@@ -291,11 +291,6 @@ def test_the_trainer_is_told_of_the_pods_that_train_in_place_of_its_own(tiny):
     assert "job" not in json.loads(parameter_of(tiny, "Trainer", "custom_config"))
 
 
-def test_pods_that_train_without_a_volume_are_an_error():
-    with pytest.raises(ValueError, match=r"^kubeflow\.training_job: volume must be given"):
-        compile_tiny(MULTI_WORKER, "kubeflow.training_job={workers: 4}")
-
-
 def test_another_configuration_has_another_digest_and_the_same_one_the_same(tiny):
     def digest(pipeline: dict[str, Any]) -> str:
         return parameter_of(pipeline, "CorpusExampleGen", "pipeline_digest")
