@@ -16,19 +16,45 @@ _IMAGE = re.compile(
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainingJobSpec(PodResources):
-    """Describes the Job; each amount is one worker's.
+class TrainingPods(PodResources):
+    """Says how many workers there are and what each asks for; each amount is one worker's.
+
+    Args:
+        workers: How many train together, 2 at least.
+        cpu, memory, accelerator, accelerators: As `PodResources` has them.
+        restarts: How often all workers may be started again after one of them died.
+        node_selector: Labels that a node must have.
+
+    Raises:
+        ValueError: A value is not what Kubernetes takes.
+    """
+
+    workers: int = 2
+    cpu: str | int | float = "4"
+    memory: str | int = "16Gi"
+    restarts: int = 5
+    node_selector: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        # 100: the Job's name with a worker's number behind it must stay a host's name.
+        if not 2 <= self.workers <= 100:
+            raise ValueError(f"workers must be in [2, 100], got {self.workers}")
+        if not 0 <= self.restarts <= 100:
+            raise ValueError(f"restarts must be in [0, 100], got {self.restarts}")
+        super().__post_init__()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainingJobSpec(TrainingPods):
+    """Describes the Job.
 
     Args:
         image: What the workers run: the pipeline's image.
         volume: The PersistentVolumeClaim that all workers and the Trainer's pod have, at the same
             path. Where they are on several nodes, its access mode must be ReadWriteMany.
         mount_path: That path.
-        workers: How many train together, 2 at least.
-        cpu, memory, accelerator, accelerators: As `PodResources` has them.
-        restarts: How often all workers may be started again after one of them died.
         environment: Further environment variables.
-        node_selector: Labels that a node must have.
+        workers, cpu, memory, ...: As `TrainingPods` has them.
 
     Raises:
         ValueError: A value is not what Kubernetes takes.
@@ -37,14 +63,10 @@ class TrainingJobSpec(PodResources):
     image: str
     volume: str
     mount_path: str = "/workspace"
-    workers: int = 2
-    cpu: str | int | float = "4"
-    memory: str | int = "16Gi"
-    restarts: int = 5
     environment: dict[str, str] = dataclasses.field(default_factory=dict)
-    node_selector: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_image("image", self.image)
         if not OBJECT_NAME.fullmatch(self.volume):
             raise ValueError(
@@ -55,12 +77,6 @@ class TrainingJobSpec(PodResources):
             raise ValueError(
                 f"mount_path must be an absolute path below /, got {self.mount_path!r}"
             )
-        # 100: the Job's name with a worker's number behind it must stay a host's name.
-        if not 2 <= self.workers <= 100:
-            raise ValueError(f"workers must be in [2, 100], got {self.workers}")
-        if not 0 <= self.restarts <= 100:
-            raise ValueError(f"restarts must be in [0, 100], got {self.restarts}")
-        super().__post_init__()
         for name in self.environment:
             if not _VARIABLE.fullmatch(name):
                 raise ValueError(f"environment must have variables' names as keys, got {name!r}")

@@ -4,39 +4,36 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from components.training_job_spec import TrainingJobSpec, check_agreement
+from components.training_job_spec import (
+    TrainingJobSpec,
+    TrainingPods,
+    check_agreement,
+    check_image,
+)
 from model.training_config import TrainingConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainingJobConfig:
+class TrainingJobConfig(TrainingPods):
     """Says how several workers train in a Job that the Trainer starts and follows.
 
-    It goes with `training.strategy.name: multi_worker`. Amounts are one worker's.
+    It goes with `training.strategy.name: multi_worker` and `kubeflow.volume`, which the workers
+    share with the Trainer: checkpoints and the Job's inputs and outputs lie on it.
 
     Args:
-        workers: How many there are, 2 at least.
-        image: What they run; the pipeline's image when not given.
-        cpu: Cores, as Kubernetes writes them: `4`, `500m`.
-        memory: Bytes: `16Gi`.
-        accelerator: A device's resource name, such as `nvidia.com/gpu`.
-        accelerators: How many of them.
-        restarts: How often all workers may be started again after one of them died.
-        node_selector: Labels that a node must have.
+        image: What the workers run; the pipeline's image when not given.
+        workers, cpu, memory, ...: As `TrainingPods` has them.
+
+    Raises:
+        ValueError: A value is not what Kubernetes takes.
     """
 
-    workers: int = 2
     image: str | None = None
-    cpu: str | int | float = "4"
-    memory: str | int = "16Gi"
-    accelerator: str | None = None
-    accelerators: int = 0
-    restarts: int = 5
-    node_selector: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        # What is not given yet does not matter: each value has a rule of its own.
-        self.fields("pipeline:1", "volume", "/workspace")
+        super().__post_init__()
+        if self.image is not None:
+            check_image("image", self.image)
 
     def check_training(self, training: TrainingConfig) -> None:
         """Does nothing if these workers can do this training.
@@ -64,10 +61,10 @@ class TrainingJobConfig:
         Raises:
             ValueError: A value is not what Kubernetes takes.
         """
-        own = dataclasses.asdict(self) | {
-            "image": self.image or image,
-            "volume": volume,
-            "mount_path": mount_path,
-            "environment": dict(environment or {}),
-        }
-        return dataclasses.asdict(TrainingJobSpec(**own))
+        spec = TrainingJobSpec(
+            **dataclasses.asdict(self) | {"image": self.image or image},
+            volume=volume,
+            mount_path=mount_path,
+            environment=dict(environment or {}),
+        )
+        return dataclasses.asdict(spec)

@@ -1,8 +1,10 @@
 """pipeline/training_job_config.py."""
 
+import dataclasses
+
 import pytest
 
-from components.training_job_spec import TrainingJobSpec, read_spec
+from components.training_job_spec import TrainingJobSpec, TrainingPods, read_spec
 from model.training_config import StrategyConfig, TrainingConfig
 from pipeline.training_job_config import TrainingJobConfig
 
@@ -14,6 +16,15 @@ def test_what_is_not_given_is_the_pipelines_own():
     assert read_spec(fields, TRAINING) == TrainingJobSpec(
         image="gpt2:1", volume="claim", mount_path="/workspace", workers=4, environment={"A": "b"}
     )
+
+
+def test_a_worker_that_is_not_described_is_the_same_in_a_file_and_in_a_job():
+    config, spec = TrainingJobConfig(), TrainingJobSpec(image="gpt2:1", volume="claim")
+    shared = {field.name for field in dataclasses.fields(TrainingPods)}
+    assert shared == {field.name for field in dataclasses.fields(config)} - {"image"}
+    assert {name: getattr(config, name) for name in shared} == {
+        name: getattr(spec, name) for name in shared
+    }
 
 
 def test_what_is_given_stands():
