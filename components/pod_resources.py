@@ -1,4 +1,4 @@
-"""What a container asks of Kubernetes: the rules, for whoever describes one."""
+"""What a container is made from and asks of Kubernetes: the rules, for whoever describes one."""
 
 import dataclasses
 import re
@@ -9,6 +9,11 @@ OBJECT_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 # offers, such as nvidia.com/gpu.
 _AMOUNT = re.compile(r"(\d+\.?\d*|\.\d+)([eE][-+]?\d+|[numkMGTPE]|[KMGTPE]i)?", re.ASCII)
 _DEVICE = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?")
+# github.com/distribution/reference: host:port/path:tag@digest
+_IMAGE = re.compile(
+    r"([a-zA-Z0-9][a-zA-Z0-9.-]*(:\d+)?/)?[a-z0-9]+([._/-]+[a-z0-9]+)*"
+    r"(?P<tag>:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(?P<digest>@sha256:[0-9a-f]{64})?"
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -52,3 +57,17 @@ class PodResources:
                 "accelerator must be a resource's name such as nvidia.com/gpu, "
                 f"got {self.accelerator!r}"
             )
+
+
+def check_image(field: str, image: str) -> None:
+    """Does nothing if an image is named with its tag or digest.
+
+    Raises:
+        ValueError: It is not: without a tag every node would run what it takes for the latest.
+    """
+    parts = _IMAGE.fullmatch(image)
+    if not parts or not (parts["tag"] or parts["digest"]):
+        raise ValueError(
+            f"{field} must be an image with a tag or digest, such as registry/name:1.0, "
+            f"got {image!r}"
+        )

@@ -4,15 +4,10 @@ import dataclasses
 import re
 from typing import Any
 
-from components.pod_resources import OBJECT_NAME, PodResources
+from components.pod_resources import OBJECT_NAME, PodResources, check_image
 from model.training_config import TrainingConfig
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-# github.com/distribution/reference: host:port/path:tag@digest
-_IMAGE = re.compile(
-    r"([a-zA-Z0-9][a-zA-Z0-9.-]*(:\d+)?/)?[a-z0-9]+([._/-]+[a-z0-9]+)*"
-    r"(?P<tag>:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(?P<digest>@sha256:[0-9a-f]{64})?"
-)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -80,20 +75,6 @@ class TrainingJobSpec(TrainingPods):
         for name in self.environment:
             if not _VARIABLE.fullmatch(name):
                 raise ValueError(f"environment must have variables' names as keys, got {name!r}")
-
-
-def check_image(field: str, image: str) -> None:
-    """Does nothing if an image is named with its tag or digest.
-
-    Raises:
-        ValueError: It is not: without a tag every node would run what it takes for the latest.
-    """
-    parts = _IMAGE.fullmatch(image)
-    if not parts or not (parts["tag"] or parts["digest"]):
-        raise ValueError(
-            f"{field} must be an image with a tag or digest, such as registry/name:1.0, "
-            f"got {image!r}"
-        )
 
 
 def read_spec(fields: dict[str, Any], training: TrainingConfig) -> TrainingJobSpec:

@@ -2,7 +2,7 @@
 
 import re
 
-from components.training_job_spec import check_image
+from components.pod_resources import check_image
 from model.training_config import StrategyConfig
 from pipeline.config import PipelineConfig
 from pipeline.kubeflow_config import KubeflowConfig, check_bucket

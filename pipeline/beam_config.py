@@ -6,6 +6,8 @@ import re
 from typing import Literal
 from urllib.parse import urlsplit
 
+from components.pod_resources import check_image
+
 Runner = Literal["DirectRunner", "PortableRunner", "FlinkRunner", "SparkRunner", "DataflowRunner"]
 
 _ENVIRONMENT = ("environment_type", "environment_config", "image")
@@ -71,10 +73,8 @@ class BeamConfig:
         if "environment_type" in _FIELDS[self.runner]:
             self._check_job_service()
             self._check_environment()
-        if self.image is not None and not re.fullmatch(
-            r"[^\s:@]+(:\d+/[^\s:@]+)?(:[\w.-]+|@sha256:[0-9a-f]{64})", self.image
-        ):
-            raise ValueError(f"image must be a name with a tag or a digest, got {self.image!r}")
+        if self.image is not None:
+            check_image("image", self.image)
         if self.runner == "DataflowRunner":
             self._check_dataflow()
         self._check_options()

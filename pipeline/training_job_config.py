@@ -4,12 +4,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from components.training_job_spec import (
-    TrainingJobSpec,
-    TrainingPods,
-    check_agreement,
-    check_image,
-)
+from components.pod_resources import check_image
+from components.training_job_spec import TrainingJobSpec, TrainingPods, check_agreement
 from model.training_config import TrainingConfig
 
 

@@ -284,14 +284,23 @@ def test_loopback_is_for_every_name_of_this_machine():
 
 
 @pytest.mark.parametrize(
-    "image", ["gpt2-tfx", "host:5000/gpt2-tfx", "a b:1", "gpt2-tfx@sha256:12", ""]
+    "image",
+    ["gpt2-tfx", "host:5000/gpt2-tfx", "a b:1", "gpt2-tfx@sha256:12", "Team/My_Image:1", ""],
 )
 def test_an_image_without_a_tag_or_a_digest_is_an_error(image):
     with pytest.raises(ValueError, match=r"^image must be "):
         BeamConfig(**SPARK | {"image": image})
 
 
-@pytest.mark.parametrize("image", ["a:1", "host:5000/b/a:v1.2-rc_3", f"a/b@sha256:{'0f' * 32}"])
+@pytest.mark.parametrize(
+    "image",
+    [
+        "a:1",
+        "host:5000/b/a:v1.2-rc_3",
+        f"a/b@sha256:{'0f' * 32}",
+        f"a/b:1@sha256:{'0f' * 32}",
+    ],
+)
 def test_an_image_has_a_tag_or_a_digest(image):
     BeamConfig(**SPARK | {"image": image})
 
