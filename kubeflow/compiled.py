@@ -1,6 +1,7 @@
 """Reads a compiled pipeline, as far as `kubeflow.simulate` can play it."""
 
 import dataclasses
+import json
 import os
 from graphlib import TopologicalSorter
 from typing import Any
@@ -118,12 +119,28 @@ def _read_task(name: str, task: dict[str, Any], spec: dict[str, Any]) -> Compile
             {"runtimeValue", "componentInputParameter"},
         )
         _know(f"{where}: inputs.parameters.{key}", source.get("runtimeValue", {}), {"constant"})
+    _check_training_job(where, inputs)
     component = spec["components"][task["componentRef"]["name"]]
     _know(where, component, {"executorLabel", "inputDefinitions", "outputDefinitions"})
     _know(f"{where}: outputs", component.get("outputDefinitions", {}), {"artifacts"})
     executor = spec["deploymentSpec"]["executors"][component["executorLabel"]]
     _check_executor(where, executor)
     return CompiledTask(name, inputs, component, executor)
+
+
+def _check_training_job(where: str, inputs: dict[str, Any]) -> None:
+    """Refuses a Trainer that would start pods on whatever cluster kubectl speaks to from here."""
+    settings = inputs.get("parameters", {}).get("custom_config", {}).get("runtimeValue", {})
+    try:
+        job = json.loads(settings.get("constant", "null"))["job"]
+    except (ValueError, TypeError, KeyError):
+        return
+    if job is not None:
+        raise _UnknownError(
+            f"{where}: inputs.parameters.custom_config: job is not known to the simulator, and "
+            "would start pods on a cluster. Compile with --set kubeflow.training_job=null "
+            "--set training.strategy.name=one_device, which trains in the task's own process"
+        )
 
 
 def _check_executor(where: str, executor: dict[str, Any]) -> None:

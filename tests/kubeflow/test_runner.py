@@ -14,6 +14,7 @@ from kfp.pipeline_spec import pipeline_spec_pb2
 
 from components.training_job_spec import TrainingJobSpec
 from kubeflow import runner
+from kubeflow.compiled import read_compiled
 from kubeflow.runner import compile_pipeline, write_pipeline
 from pipeline import cli
 from pipeline.config_file import known_configs, load_config
@@ -289,6 +290,17 @@ def test_the_trainer_is_told_of_the_pods_that_train_in_place_of_its_own(tiny):
     assert TrainingJobSpec(**settings["job"]) == spec
     assert settings["checkpoints"] == "/workspace/checkpoints"
     assert "job" not in json.loads(parameter_of(tiny, "Trainer", "custom_config"))
+
+
+def test_what_would_start_pods_is_not_simulated_and_the_error_says_what_to_compile(tmp_path):
+    path = tmp_path / "pipeline.yaml"
+    overrides = [MULTI_WORKER, "kubeflow={volume: claim, training_job: {workers: 4}}"]
+    write_pipeline(compile_pipeline(load_config("tiny", overrides), IMAGE, ROOT), path)
+    with pytest.raises(ValueError, match=r"task Trainer: .*custom_config: job is not kn") as error:
+        read_compiled(path)
+    overrides += re.findall(r"--set (\S+=\w+)", str(error.value))
+    write_pipeline(compile_pipeline(load_config("tiny", overrides), IMAGE, ROOT), path)
+    assert {task.name for task in read_compiled(path).tasks} == TASKS
 
 
 def test_another_configuration_has_another_digest_and_the_same_one_the_same(tiny):

@@ -236,6 +236,16 @@ EXECUTOR = ("deploymentSpec", "executors", "z_first_executor")
             "task z_first: inputs.parameters.x: taskOutputParameter is not known",
         ),
         (
+            _set(
+                *FIRST,
+                "inputs",
+                "parameters",
+                "custom_config",
+                value={"runtimeValue": {"constant": '{"job": {"workers": 2}, "start": "scratch"}'}},
+            ),
+            "task z_first: inputs.parameters.custom_config: job is not known",
+        ),
+        (
             _set(*FIRST, "inputs", "artifacts", "x", value={"componentInputArtifact": "y"}),
             "task z_first: inputs.artifacts.x: componentInputArtifact is not known",
         ),
