@@ -72,20 +72,23 @@ def _work(
     # Not at the top: TensorFlow and Beam come with them, and nothing to do should take no time.
     from kubeflow import buckets, exchange
     from kubeflow.data_driver import resolve_data
-    from kubeflow.run_parameters import apply_run_parameters
+    from kubeflow.run_parameters import apply_run_parameters, take_others
 
     buckets.set_options(beam_arguments)
     given = task["inputs"].setdefault("parameterValues", {})
     # The entry point's own; the others are the component's.
     skip, digest = given.pop("skip_without_new_data", False), given.pop("pipeline_digest", None)
-    serving_base = given.pop("serving_folder", "") if options.driver_class_path else ""
+    serving_base, others = "", {}
+    if options.driver_class_path:
+        serving_base, others = given.pop("serving_folder", ""), take_others(given)
     apply_run_parameters(given)
     exchange.fetch(given, mirror)
     seen = dataclasses.replace(mirror, keeps_gs=options.keep_gs_uris and not mirror.is_all)
     local = map_texts(task, seen.to_path)
     if options.driver_class_path:
         found = resolve_data(options.driver_class_path, local, given["input_base"], seen)
-        passed_on = {new_data.DATA_VERSION: json.dumps({"data": found, "pipeline": digest})}
+        version = {"data": found, "pipeline": digest, "parameters": others}
+        passed_on = {new_data.DATA_VERSION: json.dumps(version)}
         if skip and new_data.read_last_data(serving_base, mirror) == passed_on["data_version"]:
             _end_early(task, mirror, passed_on | {new_data.NO_NEW_DATA: "true"})
             return

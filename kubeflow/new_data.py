@@ -11,7 +11,8 @@ from typing import Any
 from kubeflow.mirror import Mirror
 from model.staged_file import write_whole
 
-# Of artifacts: the data that it was made of, in the end; and that there was none to make it of.
+# Of artifacts: the data that it was made of, in the end, with the pipeline and its parameters; and
+# that there was none to make it of.
 DATA_VERSION, NO_NEW_DATA = "data_version", "no_new_data"
 
 # In the served model's folder, by the last run that reached its end.

@@ -13,6 +13,7 @@ from typing import Any
 
 from pipeline.config import EvaluationConfig, PipelineConfig
 
+EXAMPLE_GEN = "CorpusExampleGen"
 NEWEST_SPAN = -1
 
 _Value = str | int | float | bool
@@ -39,13 +40,13 @@ class RunParameter:
 
 RUN_PARAMETERS = (
     RunParameter(
-        "data_root", "STRING", "CorpusExampleGen", lambda config: config.data_folder, "input_base"
+        "data_root", "STRING", EXAMPLE_GEN, lambda config: config.data_folder, "input_base"
     ),
-    RunParameter("span", "NUMBER_INTEGER", "CorpusExampleGen", lambda config: NEWEST_SPAN),
+    RunParameter("span", "NUMBER_INTEGER", EXAMPLE_GEN, lambda config: NEWEST_SPAN),
     RunParameter(
         "skip_without_new_data",
         "BOOLEAN",
-        "CorpusExampleGen",
+        EXAMPLE_GEN,
         lambda config: config.kubeflow.skip_without_new_data,
     ),
     RunParameter(
@@ -64,6 +65,16 @@ RUN_PARAMETERS = (
         lambda config: config.evaluation.min_improvement,
     ),
 )
+
+
+def take_others(properties: dict[str, Any]) -> dict[str, float]:
+    """Takes the later components' parameters out of the example generator's, and returns them.
+
+    It has them only to tell whether there was a run with the same ones.
+    """
+    names = [parameter.name for parameter in RUN_PARAMETERS if parameter.task != EXAMPLE_GEN]
+    # As JSON a number may come with a fraction or without.
+    return {name: float(properties.pop(name)) for name in names if name in properties}
 
 
 def apply_run_parameters(properties: dict[str, Any]) -> None:

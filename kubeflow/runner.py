@@ -24,7 +24,7 @@ from tfx.orchestration.pipeline import Pipeline
 from components.start import PRODUCTION, SCRATCH
 from kubeflow.compile_checks import check_components, check_run
 from kubeflow.mirror import PACKAGE
-from kubeflow.run_parameters import RUN_PARAMETERS
+from kubeflow.run_parameters import EXAMPLE_GEN, RUN_PARAMETERS
 from model.staged_file import write_whole
 from pipeline.config import PipelineConfig
 from pipeline.graph import create_components
@@ -34,8 +34,6 @@ from pipeline.kubeflow_config import WORKSPACE, KubeflowConfig, is_in_bucket
 # installs both into one folder: kubeflow/entrypoint.py lies there whether or not an __init__.py
 # does.
 COMMAND = ["python", "-m", "kubeflow.entrypoint"]
-
-_EXAMPLE_GEN = "CorpusExampleGen"
 
 
 def compile_pipeline(config: PipelineConfig, image: str, pipeline_root: str) -> list[Any]:
@@ -59,7 +57,7 @@ def compile_pipeline(config: PipelineConfig, image: str, pipeline_root: str) -> 
     components = create_components(config, serving_base, start_files=[], job=job)
     check_components(config.kubeflow, [component.id for component in components])
     spec = _run_tfxs_runner(config, components, image, pipeline_root)
-    (example_gen,) = (node for node in components if node.id == _EXAMPLE_GEN)
+    (example_gen,) = (node for node in components if node.id == EXAMPLE_GEN)
     if config.beam.is_elsewhere:
         _let_beams_workers_see(spec, components)
     _finish(spec, config, pipeline_root, serving_base, example_gen)
@@ -150,8 +148,8 @@ def _finish(
             )
     _run_the_driver_in_the_pod(spec, example_gen)
     digest = hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()[:16]
-    _add_input(spec, _EXAMPLE_GEN, "serving_folder", "STRING", {"constant": serving_base})
-    _add_input(spec, _EXAMPLE_GEN, "pipeline_digest", "STRING", {"constant": digest})
+    _add_input(spec, EXAMPLE_GEN, "serving_folder", "STRING", {"constant": serving_base})
+    _add_input(spec, EXAMPLE_GEN, "pipeline_digest", "STRING", {"constant": digest})
     _add_run_parameters(spec, config)
 
 
@@ -216,6 +214,9 @@ def _add_run_parameters(spec: dict[str, Any], config: PipelineConfig) -> None:
             task["inputs"]["parameters"][parameter.replaces] = source
         else:
             _add_input(spec, parameter.task, parameter.name, parameter.kind, source)
+        if parameter.task != EXAMPLE_GEN:
+            # For it to tell whether this run is another than the last one.
+            _add_input(spec, EXAMPLE_GEN, parameter.name, parameter.kind, dict(source))
 
 
 def _add_input(

@@ -166,6 +166,8 @@ def generate(mirror: Mirror, folder: Path, eval_spans: int = 0, **changes: Any) 
         "pipeline_digest": "abc",
         "skip_without_new_data": True,
         "span": -1.0,
+        "training_steps": 60.0,
+        "max_perplexity": 500.0,
     }
     driver = "components.example_gen.Driver"
     return run(mirror, folder, parameters | changes, driver=driver)
@@ -185,7 +187,8 @@ def test_of_a_buckets_spans_the_newest_is_found_and_only_that_is_read(mirror, bu
     properties = seen(mirror)["properties"]
     assert json.loads(properties["input_config"])["splits"][0]["pattern"] == "span-10/*"
     assert properties["input_base"] == mirror.to_path(DATA)
-    assert not {"serving_folder", "pipeline_digest", "skip_without_new_data"} & set(properties)
+    ours = {"serving_folder", "pipeline_digest", "skip_without_new_data", "training_steps"}
+    assert not (ours | {"max_perplexity"}) & set(properties)
     assert seen(mirror)["data"] == {"span-10/a.txt": "10a", "span-10/b.txt": "10b"}
     assert bucket.read() == [f"{DATA}/span-10/a.txt", f"{DATA}/span-10/b.txt"]
 
@@ -230,6 +233,9 @@ def test_an_empty_data_folder_is_an_error(mirror, tmp_path):
         ({"skip_without_new_data": False}, False),
         ({"pipeline_digest": "changed"}, False),
         ({"span": 9.0}, False),
+        ({"training_steps": 100.0}, False),
+        ({"max_perplexity": 400.0}, False),
+        ({"max_perplexity": 500}, True),
     ],
 )
 def test_the_second_run_on_the_same_data_ends_early_unless_something_else_is_new(
