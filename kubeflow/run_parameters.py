@@ -27,8 +27,9 @@ class RunParameter:
         name: As it is given when a run starts.
         kind: The type's name in Kubeflow's schema.
         task: The component that gets it.
-        default: Gives the value without which there is none, from the configuration.
+        default: Gives its value in a run that is given none, from the configuration.
         replaces: The component's own property that it is the value of, if there is one.
+        is_in_force: Says whether a pipeline of this configuration has it.
     """
 
     name: str
@@ -36,6 +37,7 @@ class RunParameter:
     task: str
     default: Callable[[PipelineConfig], _Value]
     replaces: str | None = None
+    is_in_force: Callable[[PipelineConfig], bool] = lambda config: True
 
 
 RUN_PARAMETERS = (
@@ -64,7 +66,19 @@ RUN_PARAMETERS = (
         "Evaluator",
         lambda config: config.evaluation.min_improvement,
     ),
+    RunParameter(
+        "max_forgetting",
+        "NUMBER_DOUBLE",
+        "Evaluator",
+        lambda config: config.evaluation.max_forgetting,
+        # Without spans no part of the data is older than another: `pipeline.graph`.
+        is_in_force=lambda config: config.data.spans,
+    ),
 )
+
+
+# The fields of EvaluationConfig among them.
+_THRESHOLDS = ("max_perplexity", "min_improvement", "max_forgetting")
 
 
 def take_others(properties: dict[str, Any]) -> dict[str, float]:
@@ -93,12 +107,9 @@ def apply_run_parameters(properties: dict[str, Any]) -> None:
     steps = properties.pop("training_steps", None)
     if steps is not None:
         _set_steps(properties, _whole("training_steps", steps, 1))
-    if "max_perplexity" in properties:
-        criteria = EvaluationConfig(
-            max_perplexity=properties.pop("max_perplexity"),
-            min_improvement=properties.pop("min_improvement"),
-        )
-        _set_thresholds(properties, criteria)
+    thresholds = {name: properties.pop(name) for name in _THRESHOLDS if name in properties}
+    if thresholds:
+        _set_thresholds(properties, thresholds)
 
 
 def _whole(name: str, value: float, least: int) -> int:
@@ -123,17 +134,22 @@ def _set_steps(properties: dict[str, Any], steps: int) -> None:
     properties["train_args"] = json.dumps(arguments | {"num_steps": steps})
 
 
-def _set_thresholds(properties: dict[str, Any], criteria: EvaluationConfig) -> None:
-    """Puts them where `components.evaluation.eval_config` has them: the one slice with a bound."""
+def _set_thresholds(properties: dict[str, Any], given: dict[str, float]) -> None:
+    """Puts them where `components.evaluation.eval_config` has them: each with its slices."""
+    from components.evaluation import PART  # not at the top: all of TFMA comes with it
+
+    criteria = EvaluationConfig(**given)
     config = json.loads(properties["eval_config"])
-    thresholds = [
-        slices["threshold"]
+    by_slices = {
+        json.dumps(slices["slicing_specs"]): slices["threshold"]
         for specs in config["metrics_specs"]
         for metric in specs["metrics"]
         for slices in metric.get("per_slice_thresholds", [])
-        if "value_threshold" in slices["threshold"]
-    ]
-    (threshold,) = thresholds
-    threshold["value_threshold"]["upper_bound"] = criteria.max_perplexity
-    threshold["change_threshold"]["relative"] = -criteria.min_improvement
+    }
+    whole = by_slices[json.dumps([{}])]
+    whole["value_threshold"]["upper_bound"] = criteria.max_perplexity
+    whole["change_threshold"]["relative"] = -criteria.min_improvement
+    if "max_forgetting" in given:
+        parts = by_slices[json.dumps([{"feature_keys": [PART]}])]
+        parts["change_threshold"]["relative"] = criteria.max_forgetting
     properties["eval_config"] = json.dumps(config)

@@ -204,6 +204,8 @@ def _run_the_driver_in_the_pod(spec: dict[str, Any], example_gen: BaseComponent)
 def _add_run_parameters(spec: dict[str, Any], config: PipelineConfig) -> None:
     root = spec["root"].setdefault("inputDefinitions", {}).setdefault("parameters", {})
     for parameter in RUN_PARAMETERS:
+        if not parameter.is_in_force(config):
+            continue
         root[parameter.name] = {
             "parameterType": parameter.kind,
             "defaultValue": _without_our_paths(parameter.default(config)),

@@ -16,13 +16,16 @@ def generator(pattern: str, span: float) -> dict[str, Any]:
     return {"input_config": json.dumps({"splits": [{"pattern": pattern}]}), "span": span}
 
 
-def evaluator(max_perplexity: float, min_improvement: float) -> dict[str, Any]:
-    config = proto_utils.proto_to_json(eval_config(100, 0.5, 0.01))
-    return {
-        "eval_config": config,
+def evaluator(
+    max_perplexity: float, min_improvement: float, max_forgetting: float | None = None
+) -> dict[str, Any]:
+    compiled = eval_config(100, 0.5, None if max_forgetting is None else 0.01)
+    properties = {
+        "eval_config": proto_utils.proto_to_json(compiled),
         "max_perplexity": max_perplexity,
         "min_improvement": min_improvement,
     }
+    return properties if max_forgetting is None else properties | {"max_forgetting": max_forgetting}
 
 
 def test_the_steps_reach_the_trainer_in_both_places():
@@ -41,11 +44,12 @@ def test_the_steps_reach_the_trainer_in_both_places():
     assert (arguments.num_steps, list(arguments.splits)) == (70, ["train"])
 
 
-def test_the_thresholds_are_those_that_the_configuration_would_have_compiled():
-    properties = evaluator(200.5, 0.25)
+@pytest.mark.parametrize("thresholds", [(200.5, 0.25), (200.5, 0.25, 0.0), (200.5, 0.0, 0.75)])
+def test_the_thresholds_are_those_that_the_configuration_would_have_compiled(thresholds):
+    properties = evaluator(*thresholds)
     apply_run_parameters(properties)
     assert set(properties) == {"eval_config"}
-    expected = proto_utils.proto_to_json(eval_config(200.5, 0.25, 0.01))
+    expected = proto_utils.proto_to_json(eval_config(*thresholds))
     assert json.loads(properties["eval_config"]) == json.loads(expected)
 
 
@@ -73,6 +77,7 @@ def test_by_default_the_driver_takes_the_newest_span(pattern):
         (generator("*", 3.0), "span must be -1 where data.spans is false, got 3"),
         (evaluator(0.5, 0.0), "max_perplexity must be >= 1, got 0.5"),
         (evaluator(10.0, 1.0), r"min_improvement must be in \[0, 1\), got 1.0"),
+        (evaluator(10.0, 0.0, -0.1), "max_forgetting must be >= 0 and finite, got -0.1"),
     ],
 )
 def test_a_value_out_of_range_is_an_error_by_its_name(properties, problem):

@@ -152,6 +152,17 @@ def test_a_runs_parameters_have_the_configurations_values_as_defaults(tiny):
     }
 
 
+def test_what_may_be_forgotten_is_a_runs_parameter_where_there_are_spans():
+    pipeline, _ = compile_tiny(
+        "data={path: s3://bucket/texts, spans: true}", "evaluation.max_forgetting=0.2"
+    )
+    parameters = pipeline["root"]["inputDefinitions"]["parameters"]
+    assert parameters["max_forgetting"] == {"parameterType": "NUMBER_DOUBLE", "defaultValue": 0.2}
+    for task in ("Evaluator", "CorpusExampleGen"):
+        source = tasks_of(pipeline)[task]["inputs"]["parameters"]["max_forgetting"]
+        assert source == {"componentInputParameter": "max_forgetting"}
+
+
 def test_a_task_declares_every_parameter_that_it_is_given(tiny):
     for name, task in tasks_of(tiny).items():
         declared = tiny["components"][name]["inputDefinitions"].get("parameters", {})
