@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pipeline.config import EvaluationConfig, PipelineConfig
+from pipeline.kubeflow_config import check_place
 
 EXAMPLE_GEN = "CorpusExampleGen"
 NEWEST_SPAN = -1
@@ -101,6 +102,8 @@ def apply_run_parameters(properties: dict[str, Any]) -> None:
     Raises:
         ValueError: A value is out of range.
     """
+    if "input_base" in properties:
+        check_place("data_root", properties["input_base"])
     span = properties.pop("span", None)
     if span is not None and span != NEWEST_SPAN:
         _choose_span(properties, _whole("span", span, 0))

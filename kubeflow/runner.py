@@ -28,7 +28,7 @@ from kubeflow.run_parameters import EXAMPLE_GEN, RUN_PARAMETERS
 from model.staged_file import write_whole
 from pipeline.config import PipelineConfig
 from pipeline.graph import create_components
-from pipeline.kubeflow_config import WORKSPACE, KubeflowConfig, is_in_bucket
+from pipeline.kubeflow_config import WORKSPACE, KubeflowConfig, check_place, is_in_bucket
 
 # PyPI has a package `kubeflow` too. Ours is found beside it all the same, because the image
 # installs both into one folder: kubeflow/entrypoint.py lies there whether or not an __init__.py
@@ -88,16 +88,21 @@ def write_pipeline(documents: list[Any], path: str | os.PathLike[str]) -> None:
 
 
 def _below_the_workspace(config: PipelineConfig) -> PipelineConfig:
-    """Returns the configuration with its paths as they are in a task's container."""
+    """Returns the configuration with its paths as they are in a task's container.
 
-    def place(path: str) -> str:
+    Raises:
+        ValueError: One is a URI that Kubeflow does not open.
+    """
+
+    def place(field: str, path: str) -> str:
+        check_place(field, path)
         return path if is_in_bucket(path) else os.path.join(WORKSPACE, path)
 
     start, data = config.start, config.data
     if start not in (SCRATCH, PRODUCTION):
-        start = place(start)
+        start = place("start", start)
     if data.path is not None:
-        data = dataclasses.replace(data, path=place(data.path))
+        data = dataclasses.replace(data, path=place("data.path", data.path))
     return dataclasses.replace(config, output=WORKSPACE, start=start, data=data)
 
 

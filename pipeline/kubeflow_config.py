@@ -14,7 +14,7 @@ WORKSPACE = "/workspace"
 # (kubeflow/pipelines, backend/src/v2/component/launcher_v2.go, LocalPathForURI).
 MIRRORS = {"gs://": "/gcs/", "s3://": "/s3/", "minio://": "/minio/"}
 
-_BUCKET = re.compile(r"(gs|s3|minio)://[a-z0-9][-a-z0-9._]{1,61}[a-z0-9](/[^\s?#]*)?")
+_IN_BUCKET = re.compile(r"[a-z0-9][-a-z0-9._]{1,61}[a-z0-9](/[^\s?#]*)?")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -80,11 +80,18 @@ class KubeflowConfig:
 
 def check_bucket(field: str, uri: str) -> None:
     """Raises ValueError unless it is a folder of a bucket that Kubeflow Pipelines opens."""
-    if not _BUCKET.fullmatch(uri):
+    scheme, separator, folder = uri.partition("://")
+    if scheme + separator not in MIRRORS or not _IN_BUCKET.fullmatch(folder):
         raise ValueError(
             f"{field} must be gs://BUCKET/..., s3://BUCKET/... or minio://BUCKET/..., BUCKET of 3 "
             f"to 63 lower-case letters, digits, '-', '_' and '.', got {uri!r}"
         )
+
+
+def check_place(field: str, place: str) -> None:
+    """Raises ValueError if it is a URI, and not of a bucket's folder; a path is not looked at."""
+    if "://" in place:
+        check_bucket(field, place)
 
 
 def is_in_bucket(path: str) -> bool:

@@ -357,6 +357,11 @@ def test_another_configuration_has_another_digest_and_the_same_one_the_same(tiny
             ["data={corpus: shakespeare}", f"beam={FLINK}"],
             "data.path must be a gs:// folder.* got '/workspace/data/shakespeare'",
         ),
+        *(
+            (IMAGE, ROOT, [override.format(uri)], f"^{field} must be gs://BUCKET/.* got '{uri}'$")
+            for field, override in (("data.path", "data={{path: '{}'}}"), ("start", "start={}"))
+            for uri in ("hdfs://nn/texts", "abfs://f@a/x", "S3://bucket/x", "s3://UPPER/x")
+        ),
         (IMAGE, ROOT, [f"beam={LOOPBACK}"], "beam.environment_type must not be LOOPBACK on"),
         (
             IMAGE,
