@@ -11,6 +11,8 @@ import yaml
 from google.protobuf import json_format
 from kfp.pipeline_spec import pipeline_spec_pb2
 
+from kubeflow.run_parameters import check_run_parameters
+
 _SCHEMA_VERSION = "2.1.0"  # the only one that the open-source backend takes
 
 _TYPES = pipeline_spec_pb2.ParameterType.ParameterTypeEnum
@@ -106,13 +108,16 @@ def _documents(path: str, content: bytes) -> list[dict[str, Any]]:
 def parameter_values(pipeline: PipelineFile, assignments: Sequence[str]) -> dict[str, Any]:
     """Returns what a run is given for its parameters, each of the type that the file says.
 
+    Those that we know by name are in range, too.
+
     Args:
         pipeline: The file.
         assignments: `name=value` each. Lists and mappings are JSON.
 
     Raises:
         ValueError: an assignment has no =, a name that the file does not have or that came before,
-            or a value of another type; or a parameter without a default is missing.
+            or a value of another type or out of range; or a parameter without a default is
+            missing.
     """
     values: dict[str, Any] = {}
     for assignment in assignments:
@@ -130,6 +135,10 @@ def parameter_values(pipeline: PipelineFile, assignments: Sequence[str]) -> dict
         raise ValueError(
             f"parameter {', '.join(missing)}: must be given, as the file has no default"
         )
+    try:
+        check_run_parameters(values)
+    except ValueError as error:
+        raise ValueError(f"parameter {error}") from error
     return values
 
 

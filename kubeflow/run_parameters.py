@@ -8,9 +8,10 @@ the pod the entry point takes it from there to where the executor looks for it.
 
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from kubeflow.mirror import PACKAGE
 from pipeline.config import EvaluationConfig, PipelineConfig
 from pipeline.kubeflow_config import check_place
 
@@ -92,6 +93,21 @@ def take_others(properties: dict[str, Any]) -> dict[str, float]:
     return {name: float(properties.pop(name)) for name in names if name in properties}
 
 
+def check_run_parameters(values: Mapping[str, Any]) -> None:
+    """Does nothing if the values are in range; names that are not ours are not looked at.
+
+    Raises:
+        ValueError: One is out of range.
+    """
+    if "data_root" in values:
+        _check_data_root(values["data_root"])
+    if values.get("span", NEWEST_SPAN) != NEWEST_SPAN:
+        _check_whole("span", values["span"], 0)
+    if "training_steps" in values:
+        _check_whole("training_steps", values["training_steps"], 1)
+    _criteria(values)
+
+
 def apply_run_parameters(properties: dict[str, Any]) -> None:
     """Moves a run's parameters to where a component's executor and driver look for them.
 
@@ -102,23 +118,33 @@ def apply_run_parameters(properties: dict[str, Any]) -> None:
     Raises:
         ValueError: A value is out of range.
     """
-    if "input_base" in properties:
-        check_place("data_root", properties["input_base"])
-    span = properties.pop("span", None)
-    if span is not None and span != NEWEST_SPAN:
-        _choose_span(properties, _whole("span", span, 0))
-    steps = properties.pop("training_steps", None)
-    if steps is not None:
-        _set_steps(properties, _whole("training_steps", steps, 1))
+    places = {parameter.name: parameter.replaces or parameter.name for parameter in RUN_PARAMETERS}
+    given = {name: properties[place] for name, place in places.items() if place in properties}
+    check_run_parameters(given)
+    span = properties.pop("span", NEWEST_SPAN)
+    if span != NEWEST_SPAN:
+        _choose_span(properties, int(span))
+    if "training_steps" in properties:
+        _set_steps(properties, int(properties.pop("training_steps")))
     thresholds = {name: properties.pop(name) for name in _THRESHOLDS if name in properties}
     if thresholds:
         _set_thresholds(properties, thresholds)
 
 
-def _whole(name: str, value: float, least: int) -> int:
+def _check_data_root(place: str) -> None:
+    check_place("data_root", place)
+    if "://" not in place and not place.startswith(("/", PACKAGE)):
+        raise ValueError(f"data_root must be a bucket's folder or begin with '/', got {place!r}")
+
+
+def _check_whole(name: str, value: float, least: int) -> None:
     if value != int(value) or value < least:
         raise ValueError(f"{name} must be a whole number >= {least}, got {value}")
-    return int(value)
+
+
+def _criteria(values: Mapping[str, Any]) -> EvaluationConfig:
+    given = {name: values[name] for name in _THRESHOLDS if name in values}
+    return EvaluationConfig(**{"max_perplexity": 1.0} | given)  # 1: the field has no default
 
 
 def _choose_span(properties: dict[str, Any], span: int) -> None:
@@ -141,7 +167,7 @@ def _set_thresholds(properties: dict[str, Any], given: dict[str, float]) -> None
     """Puts them where `components.evaluation.eval_config` has them: each with its slices."""
     from components.evaluation import PART  # not at the top: all of TFMA comes with it
 
-    criteria = EvaluationConfig(**given)
+    criteria = _criteria(given)
     config = json.loads(properties["eval_config"])
     by_slices = {
         json.dumps(slices["slicing_specs"]): slices["threshold"]

@@ -76,6 +76,7 @@ def test_by_default_the_driver_takes_the_newest_span(pattern):
         (generator("span-{SPAN}/*", -2.0), "span must be a whole number >= 0, got -2.0"),
         (generator("*", 3.0), "span must be -1 where data.spans is false, got 3"),
         ({"input_base": "hdfs://nn/x"}, "data_root must be gs://BUCKET/.* got 'hdfs://nn/x'"),
+        ({"input_base": "texts"}, "data_root must be a bucket's folder or begin with '/'"),
         (evaluator(0.5, 0.0), "max_perplexity must be >= 1, got 0.5"),
         (evaluator(10.0, 1.0), r"min_improvement must be in \[0, 1\), got 1.0"),
         (evaluator(10.0, 0.0, -0.1), "max_forgetting must be >= 0 and finite, got -0.1"),

@@ -328,6 +328,17 @@ def test_the_command_prints_a_line_for_each_task_and_fails_with_the_first(tmp_pa
     assert "KeyError: 'k'" in printed.err
 
 
+def test_a_runs_parameter_out_of_range_is_an_error_before_anything_runs(tmp_path, capsys):
+    document = pipeline()
+    known = document["root"]["inputDefinitions"]["parameters"]
+    known["training_steps"] = {"parameterType": "NUMBER_INTEGER", "defaultValue": 60}
+    path, buckets = write(tmp_path, document), tmp_path / "buckets"
+    given = [str(path), f"--buckets={buckets}", "--parameter=training_steps=0"]
+    assert cli.main(["kubeflow", "simulate", *given]) == 1
+    assert "parameter training_steps must be a whole number >= 1" in capsys.readouterr().err
+    assert not buckets.exists()
+
+
 def test_the_images_python_is_this_one(tmp_path):
     document = pipeline()
     script = "import sys; print(sys.executable); raise SystemExit(1)"

@@ -4,9 +4,12 @@ The API's server is tests/kfp_api_server.py; the compiled pipeline is from kfp's
 """
 
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from kubeflow import cluster
 from kubeflow.cluster import ClusterError
@@ -120,6 +123,77 @@ def test_a_parameter_without_default_must_be_given(api, host, file, tmp_path):
         run("submit", str(required), *options)
     assert api.requests == []
     run("submit", str(required), *options, "--parameter", "steps=3")
+
+
+@pytest.fixture
+def with_ours(tmp_path) -> str:
+    """A pipeline whose runs have the parameters that those of our own have."""
+    kinds = {
+        "data_root": "STRING",
+        "span": "NUMBER_INTEGER",
+        "training_steps": "NUMBER_INTEGER",
+        "max_perplexity": "NUMBER_DOUBLE",
+        "min_improvement": "NUMBER_DOUBLE",
+        "max_forgetting": "NUMBER_DOUBLE",
+    }
+    parameters = {name: {"parameterType": kind, "isOptional": True} for name, kind in kinds.items()}
+    document = {
+        "pipelineInfo": {"name": "ours"},
+        "schemaVersion": "2.1.0",
+        "defaultPipelineRoot": ROOT,
+        "root": {
+            "dag": {"tasks": {"train": {"componentRef": {"name": "train"}}}},
+            "inputDefinitions": {"parameters": parameters},
+        },
+    }
+    path = tmp_path / "ours.yaml"
+    path.write_text(yaml.safe_dump(document))
+    return str(path)
+
+
+OUT_OF_RANGE = {
+    "training_steps=0": "training_steps must be a whole number >= 1, got 0",
+    "span=-5": "span must be a whole number >= 0, got -5",
+    "max_perplexity=0": "max_perplexity must be >= 1, got 0",
+    "min_improvement=1": r"min_improvement must be in \[0, 1\), got 1",
+    "max_forgetting=-1": "max_forgetting must be >= 0 and finite, got -1",
+    "data_root=hdfs://nn/x": "data_root must be gs://BUCKET/.*, got 'hdfs://nn/x'",
+    "data_root=texts": "data_root must be a bucket's folder or begin with '/', got 'texts'",
+}
+
+
+@pytest.mark.parametrize("command", [["submit"], ["schedule", "--name=n", "--cron=0 2 * * *"]])
+@pytest.mark.parametrize("assignment", OUT_OF_RANGE)
+def test_a_value_out_of_range_is_not_sent(api, host, with_ours, command, assignment):
+    given = ["--host", host, "--parameter", assignment]
+    with pytest.raises(ValueError, match=f"^parameter {OUT_OF_RANGE[assignment]}"):
+        run(*command, with_ours, *given)
+    assert api.requests == []
+
+
+def test_values_in_range_are_sent_as_they_are(api, host, with_ours):
+    values = {"span": -1, "training_steps": 1, "max_perplexity": 1.5, "data_root": "/mnt/texts"}
+    given = [f"--parameter={name}={value}" for name, value in values.items()]
+    run("submit", with_ours, "--host", host, *given)
+    assert api.bodies[f"POST {API}/runs"]["runtime_config"]["parameters"] == values
+
+
+def test_values_are_checked_without_importing_tensorflow(with_ours):
+    script = (
+        "import sys\n"
+        "from pipeline.cli import main\n"
+        f"print(main(['kubeflow', 'submit', {with_ours!r}, '--parameter=training_steps=0']))\n"
+        "print({'tensorflow', 'tfx', 'apache_beam'} & set(sys.modules))\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=Path(__file__).parent.parent.parent,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "parameter training_steps must be a whole number >= 1, got 0" in result.stderr
+    assert result.stdout.splitlines() == ["1", "set()"]
 
 
 @pytest.mark.parametrize(
