@@ -5,6 +5,7 @@ import re
 
 # An object's name: kubernetes.io/docs/concepts/overview/working-with-objects/names
 OBJECT_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
+VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # apimachinery/pkg/api/resource/quantity.go, signs left out, and the name of what a device plugin
 # offers, such as nvidia.com/gpu.
 _AMOUNT = re.compile(r"(\d+\.?\d*|\.\d+)([eE][-+]?\d+|[numkMGTPE]|[KMGTPE]i)?", re.ASCII)

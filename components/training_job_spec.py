@@ -1,13 +1,10 @@
 """What a training Job of several workers on Kubernetes is made of."""
 
 import dataclasses
-import re
 from typing import Any
 
-from components.pod_resources import OBJECT_NAME, PodResources, check_image
+from components.pod_resources import OBJECT_NAME, VARIABLE_NAME, PodResources, check_image
 from model.training_config import TrainingConfig
-
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -73,7 +70,7 @@ class TrainingJobSpec(TrainingPods):
                 f"mount_path must be an absolute path below /, got {self.mount_path!r}"
             )
         for name in self.environment:
-            if not _VARIABLE.fullmatch(name):
+            if not VARIABLE_NAME.fullmatch(name):
                 raise ValueError(f"environment must have variables' names as keys, got {name!r}")
 
 

@@ -18,7 +18,7 @@ from typing import Any
 from absl import logging as absl_logging
 
 from kubeflow import new_data
-from kubeflow.mirror import Mirror, find_texts, map_texts
+from kubeflow.mirror import Mirror, find_text, map_texts
 from pipeline.kubeflow_config import is_in_bucket
 
 _log = logging.getLogger(__name__)
@@ -97,7 +97,7 @@ def _work(
     _run_executor(options, beam_arguments)
     exchange.bring_back(given, mirror)
     _finish_output(task["outputs"], mirror, passed_on)
-    destination = dict(find_texts(given)).get("base_directory")
+    destination = find_text(given, "base_directory")
     if destination and new_data.DATA_VERSION in passed_on:
         new_data.write_last_data(destination, mirror, passed_on[new_data.DATA_VERSION])
 

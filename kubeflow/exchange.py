@@ -9,7 +9,7 @@ from typing import Any
 
 from components.start import PRODUCTION
 from kubeflow import buckets
-from kubeflow.mirror import Mirror, find_texts
+from kubeflow.mirror import Mirror, find_text, find_texts
 
 
 def fetch(properties: dict[str, Any], mirror: Mirror) -> None:
@@ -23,14 +23,13 @@ def fetch(properties: dict[str, Any], mirror: Mirror) -> None:
     Raises:
         ValueError: There is a bucket's URI where none can be.
     """
-    settings = dict(find_texts(properties))
-    for key, uri in settings.items():
+    for key, uri in find_texts(properties):
         if key == "input_base" or not mirror.is_copy(uri):
             continue
         path = Path(mirror.to_path(uri))
         if key == "serving_folder":
             # The trainer has it, too, and reads it for one reason only.
-            if settings.get("start", PRODUCTION) == PRODUCTION:
+            if find_text(properties, "start") in (None, PRODUCTION):
                 _fetch_newest_version(uri, path)
         elif key == "base_directory":  # the pusher's
             for version in _versions(buckets.list_files(uri)):

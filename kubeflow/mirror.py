@@ -17,6 +17,10 @@ from pipeline.kubeflow_config import MIRRORS, WORKSPACE, is_in_bucket
 # Names a folder that stands for all buckets and for the volume, as in `gpt2-tfx kubeflow simulate`.
 VARIABLE = "GPT2_TFX_BUCKETS"
 
+# Among the trainer's settings, what it is told of the pods that train in its place. Those have no
+# launcher and no mirror, and what an environment variable of theirs says is not ours to read.
+_JOB = "job"
+
 # Stands for the folder of a package of ours, which lies elsewhere in the image than where a
 # pipeline is compiled.
 PACKAGE = "package:"
@@ -77,7 +81,9 @@ def map_texts(value: Any, change: Callable[[str], str]) -> Any:
     TFX passes a component's larger settings as JSON within JSON.
     """
     if isinstance(value, dict):
-        return {key: map_texts(item, change) for key, item in value.items()}
+        return {
+            key: item if key == _JOB else map_texts(item, change) for key, item in value.items()
+        }
     if isinstance(value, list):
         return [map_texts(item, change) for item in value]
     if not isinstance(value, str):
@@ -93,7 +99,8 @@ def find_texts(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
     """Yields each text that `map_texts` would change, with the key it stands under."""
     if isinstance(value, dict):
         for name, item in value.items():
-            yield from find_texts(item, name)
+            if name != _JOB:
+                yield from find_texts(item, name)
     elif isinstance(value, list):
         for item in value:
             yield from find_texts(item, key)
@@ -103,6 +110,18 @@ def find_texts(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
             yield key, value
         else:
             yield from find_texts(inner, key)
+
+
+def find_text(value: Any, key: str) -> str | None:
+    """Returns the text that stands under a key, None where there is none.
+
+    Raises:
+        ValueError: Different texts do.
+    """
+    found = {text for name, text in find_texts(value) if name == key}
+    if len(found) > 1:
+        raise ValueError(f"{key} must be given once, got {sorted(found)}")
+    return found.pop() if found else None
 
 
 def _parse(text: str) -> dict[str, Any] | list[Any] | None:

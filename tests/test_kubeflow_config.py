@@ -69,6 +69,8 @@ def test_a_component_without_resources_of_its_own_has_those_of_default():
         ("training_job={volume: other}", "training_job.volume: unknown key (value 'other')"),
         ("training_job={workers: 1}", "training_job: workers must be in [2, 100], got 1"),
         ("retries=-1", "retries must be in [0, 100], got -1"),
+        ("environment={A-B: x}", "environment must have variables' names as keys, got 'A-B'"),
+        ("environment={1A: x}", "environment must have variables' names as keys, got '1A'"),
     ],
 )
 def test_a_bad_value_is_told_by_key_value_and_rule(override, problem):

@@ -147,6 +147,18 @@ def test_a_setting_that_cannot_be_in_a_bucket_is_an_error(mirror):
         fetch({"custom_config": f'{{"checkpoints": "{BUCKET}/x"}}'}, mirror)
 
 
+def test_each_of_several_texts_under_one_key_is_looked_at(mirror):
+    files = f'{{"start_files": ["{BUCKET}/x", "a"]}}'
+    with pytest.raises(ValueError, match=r"^start_files must not be in a bucket"):
+        fetch({"custom_config": files}, mirror)
+
+
+def test_a_training_jobs_environment_may_name_a_bucket(mirror, tmp_path):
+    job = f'{{"environment": {{"ARTIFACTS": "{BUCKET}/x", "start": "production"}}}}'
+    fetch({"custom_config": f'{{"start": "scratch", "job": {job}}}'}, mirror)
+    assert files_below(tmp_path) == {}
+
+
 def test_where_a_folder_stands_for_the_buckets_nothing_is_copied(bucket, tmp_path):
     put_versions(bucket)
     mirror = Mirror(str(tmp_path), is_all=True)

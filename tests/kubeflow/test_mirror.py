@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from kubeflow.mirror import Mirror, find_texts, map_texts
+from kubeflow.mirror import Mirror, find_text, find_texts, map_texts
 
 POD, FOLDER = Mirror(), Mirror("/tmp/all", is_all=True)
 
@@ -86,3 +86,19 @@ def test_texts_are_changed_in_json_within_json_and_nothing_else_is():
 def test_each_text_is_found_with_its_key():
     settings = {"a": "1", "b": '{"c": "2", "d": [{"e": "3"}, "4"]}', "f": 5}
     assert list(find_texts(settings)) == [("a", "1"), ("c", "2"), ("e", "3"), ("d", "4")]
+
+
+def test_what_is_for_pods_without_a_mirror_stays_as_it_is():
+    settings = {"custom_config": '{"start": "s3://b/x", "job": {"environment": {"A": "s3://b/y"}}}'}
+    assert json.loads(map_texts(settings, POD.to_path)["custom_config"]) == {
+        "start": "/s3/b/x",
+        "job": {"environment": {"A": "s3://b/y"}},
+    }
+    assert list(find_texts(settings)) == [("start", "s3://b/x")]
+
+
+def test_a_text_is_found_by_its_key_if_there_are_no_two():
+    settings = {"a": "1", "b": '{"c": ["2", "2"], "d": ["3", "4"]}'}
+    assert [find_text(settings, key) for key in ("a", "c", "e")] == ["1", "2", None]
+    with pytest.raises(ValueError, match=r"^d must be given once, got \['3', '4'\]$"):
+        find_text(settings, "d")
