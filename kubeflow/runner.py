@@ -13,6 +13,7 @@ from importlib import resources
 from typing import Any
 
 import yaml
+from kubernetes.utils.quantity import parse_quantity
 from tfx.dsl.components.base.base_component import BaseComponent
 from tfx.dsl.components.base.executor_spec import BeamExecutorSpec
 from tfx.orchestration.kubeflow.v2.kubeflow_v2_dag_runner import (
@@ -164,16 +165,26 @@ def _container(spec: dict[str, Any], task: str) -> dict[str, Any]:
 
 
 def _resources(config: KubeflowConfig, component: str) -> dict[str, Any]:
+    """Returns what a container asks for, in the schema's words and in those that it had before.
+
+    A backend before 2.4.0 reads the older ones only, and without them gives the container nothing
+    it asked for (kubeflow/pipelines issues 11374 and 11390); a later one reads the first.
+    """
     wanted = config.resources_of(component)
     resources: dict[str, Any] = {}
-    for kind, quantity in (("Cpu", wanted.cpu), ("Memory", wanted.memory)):
+    # The older ones are numbers: cores, and 10^9 bytes.
+    for kind, quantity, unit in (("Cpu", wanted.cpu, 1), ("Memory", wanted.memory, 10**9)):
         # Asked for and held to the same: a pod that uses what it did not ask for is the first that
         # a full node ends.
-        resources[f"resource{kind}Request"] = resources[f"resource{kind}Limit"] = quantity
+        for role in ("Request", "Limit"):
+            resources[f"resource{kind}{role}"] = quantity
+            resources[f"{kind.lower()}{role}"] = float(parse_quantity(quantity) / unit)
     if wanted.accelerator:
         resources["accelerator"] = {
             "resourceType": wanted.accelerator,
             "resourceCount": str(wanted.accelerators),
+            "type": wanted.accelerator,
+            "count": str(wanted.accelerators),  # 64 bits, which are text in JSON
         }
     return resources
 

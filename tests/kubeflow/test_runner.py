@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 from google.protobuf import json_format
-from kfp import components
+from kfp import compiler, components, dsl
 from kfp.kubernetes.kubernetes_executor_config_pb2 import KubernetesExecutorConfig
 from kfp.pipeline_spec import pipeline_spec_pb2
 
@@ -176,22 +176,44 @@ def test_each_task_is_tried_again_as_often_as_configured(tiny, full):
         }
 
 
-def test_each_component_asks_for_its_resources(full):
+def by_kfps_compiler(cpu: str, memory: str, accelerators: int, path: Path) -> dict[str, Any]:
+    """The resources that kfp's own compiler writes."""
+
+    @dsl.container_component
+    def train() -> dsl.ContainerSpec:
+        return dsl.ContainerSpec(image=IMAGE)
+
+    @dsl.pipeline(name="gpt2")
+    def pipeline() -> None:
+        task = train()
+        task.set_cpu_request(cpu).set_cpu_limit(cpu)
+        task.set_memory_request(memory).set_memory_limit(memory)
+        if accelerators:
+            task.set_accelerator_type("nvidia.com/gpu").set_accelerator_limit(accelerators)
+
+    compiler.Compiler().compile(pipeline, str(path))
+    document = yaml.safe_load(path.read_text())
+    return document["deploymentSpec"]["executors"]["exec-train"]["container"]["resources"]
+
+
+def test_each_component_asks_for_its_resources_as_kfps_compiler_writes_it(full, tmp_path):
     pipeline, _ = full
-    assert container_of(pipeline, "Trainer")["resources"] == {
-        "resourceCpuRequest": "6",
-        "resourceCpuLimit": "6",
-        "resourceMemoryRequest": "24Gi",
-        "resourceMemoryLimit": "24Gi",
-        "accelerator": {"resourceType": "nvidia.com/gpu", "resourceCount": "2"},
-    }
+    path = tmp_path / "kfp.yaml"
+    resources = container_of(pipeline, "Trainer")["resources"]
+    assert resources == by_kfps_compiler("6", "24Gi", 2, path)
+    # What backends from 2.4.0 on read, and what those before it did.
+    assert (resources["resourceMemoryLimit"], resources["memoryLimit"]) == ("24Gi", 25.769803776)
+    assert (resources["resourceCpuRequest"], resources["cpuRequest"]) == ("6", 6.0)
     for task in TASKS - {"Trainer"}:
-        assert container_of(pipeline, task)["resources"] == {
-            "resourceCpuRequest": "1",
-            "resourceCpuLimit": "1",
-            "resourceMemoryRequest": "2Gi",
-            "resourceMemoryLimit": "2Gi",
-        }
+        assert container_of(pipeline, task)["resources"] == by_kfps_compiler("1", "2Gi", 0, path)
+
+
+@pytest.mark.parametrize(("cpu", "memory"), [("500m", "512Mi"), ("0.5", "1000000000"), (2, "3M")])
+def test_quantities_are_numbers_to_old_backends(cpu, memory, tmp_path):
+    overrides = [f"kubeflow.resources.default={{cpu: {cpu}, memory: {memory}}}"]
+    container = container_of(compile_tiny(*overrides)[0], "Pusher")
+    expected = by_kfps_compiler(str(cpu), memory, 0, tmp_path / "kfp.yaml")
+    assert container["resources"] == expected
 
 
 @pytest.mark.parametrize("volume", ["null", "gpt2-data"])
