@@ -20,13 +20,13 @@ class CompiledTask:
         name: Its name.
         inputs: Where each artifact and parameter comes from.
         component: Its inputs' and outputs' definitions.
-        executor: What runs: a `container` or an `importer`.
+        container: What runs.
     """
 
     name: str
     inputs: dict[str, Any]
     component: dict[str, Any]
-    executor: dict[str, Any]
+    container: dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,8 +124,7 @@ def _read_task(name: str, task: dict[str, Any], spec: dict[str, Any]) -> Compile
     _know(where, component, {"executorLabel", "inputDefinitions", "outputDefinitions"})
     _know(f"{where}: outputs", component.get("outputDefinitions", {}), {"artifacts"})
     executor = spec["deploymentSpec"]["executors"][component["executorLabel"]]
-    _check_executor(where, executor)
-    return CompiledTask(name, inputs, component, executor)
+    return CompiledTask(name, inputs, component, _read_container(where, executor))
 
 
 def _check_training_job(where: str, inputs: dict[str, Any]) -> None:
@@ -143,15 +142,14 @@ def _check_training_job(where: str, inputs: dict[str, Any]) -> None:
         )
 
 
-def _check_executor(where: str, executor: dict[str, Any]) -> None:
-    _know(where, executor, {"container", "importer"})
-    container, importer = executor.get("container", {}), executor.get("importer", {})
+def _read_container(where: str, executor: dict[str, Any]) -> dict[str, Any]:
+    _know(where, executor, {"container"})
+    container = executor["container"]
     _know(f"{where}: container", container, {"image", "command", "args", "env", "resources"})
-    _know(f"{where}: importer", importer, {"artifactUri", "typeSchema", "metadata", "reimport"})
-    _know(f"{where}: importer.artifactUri", importer.get("artifactUri", {}), {"constant"})
     for argument in [*container.get("command", []), *container.get("args", [])]:
         if "{{$" in argument.replace("{{$}}", ""):
             raise _UnknownError(f"{where}: placeholder {argument} is not known to the simulator")
+    return container
 
 
 def _check_platforms(platforms: list[dict[str, Any]]) -> None:

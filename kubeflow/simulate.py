@@ -79,10 +79,7 @@ def simulate(
     numbers = itertools.count(1)
     for task in pipeline.tasks:
         begin = time.perf_counter()
-        if "importer" in task.executor:
-            outputs = _import(task)
-        else:
-            outputs = _run(task, folder / "logs" / run_name, base, values, artifacts, folder)
+        outputs = _run(task, folder / "logs" / run_name, base, values, artifacts, folder)
         for key, artifact in outputs.items():
             metadata = _through_the_metadata_store(artifact.get("metadata", {}))
             artifacts[task.name, key] = {
@@ -91,13 +88,6 @@ def simulate(
                 "metadata": metadata | {"display_name": key},
             }
         yield FinishedTask(task.name, time.perf_counter() - begin, outputs)
-
-
-def _import(task: CompiledTask) -> dict[str, dict[str, Any]]:
-    (key,) = task.component["outputDefinitions"]["artifacts"]
-    importer = task.executor["importer"]
-    uri = importer["artifactUri"]["constant"]
-    return {key: {"uri": uri, "metadata": importer.get("metadata", {})}}
 
 
 def _run(
@@ -117,8 +107,7 @@ def _run(
     for outputs in executor_input["outputs"]["artifacts"].values():
         for artifact in outputs["artifacts"]:
             Path(mirror.to_path(artifact["uri"])).parent.mkdir(parents=True, exist_ok=True)
-    container = task.executor["container"]
-    command = [*container["command"], *container.get("args", [])]
+    command = [*task.container["command"], *task.container.get("args", [])]
     command = [text.replace("{{$}}", json.dumps(executor_input)) for text in command]
     if command[0] == "python":
         command[0] = sys.executable
@@ -127,7 +116,7 @@ def _run(
         status = subprocess.run(
             command,
             cwd=own,
-            env=_environment(container, folder),
+            env=_environment(task.container, folder),
             stdout=file,
             stderr=subprocess.STDOUT,
             check=False,

@@ -150,21 +150,6 @@ def test_two_runs_write_to_folders_of_their_own(tmp_path):
     assert len(uris) == 2
 
 
-def test_an_imported_artifact_is_passed_on(tmp_path):
-    document = pipeline()
-    document["deploymentSpec"]["executors"]["z_first_executor"] = {
-        "importer": {
-            "artifactUri": {"constant": "s3://elsewhere/model"},
-            "typeSchema": TYPE,
-            "metadata": {"span": 3},
-        }
-    }
-    document["root"]["dag"]["tasks"]["z_first"] = task("z_first")
-    finished = play(tmp_path, document)
-    (model,) = recorded(tmp_path, finished[1])["task"]["inputs"]["artifacts"]["model"]["artifacts"]
-    assert (model["uri"], model["metadata"]["span"]) == ("s3://elsewhere/model", 3)
-
-
 @pytest.mark.parametrize(
     ("script", "problem"),
     [
@@ -258,6 +243,10 @@ EXECUTOR = ("deploymentSpec", "executors", "z_first_executor")
             "task z_first: outputs: parameters is not known",
         ),
         (_set(*EXECUTOR, value={"resolver": {}}), "task z_first: resolver is not known"),
+        (
+            _set(*EXECUTOR, value={"importer": {"artifactUri": {"constant": "s3://bucket/x"}}}),
+            "task z_first: importer is not known",
+        ),
         (
             _set(*EXECUTOR, "container", "lifecycle", value={"preCacheCheck": {}}),
             "task z_first: container: lifecycle is not known",
