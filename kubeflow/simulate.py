@@ -104,7 +104,7 @@ def _run(
     own.mkdir(parents=True)
     executor_input = _executor_input(task, base, values, artifacts, str(own / "output.json"))
     mirror = Mirror(str(folder), is_all=True)
-    for outputs in executor_input["outputs"]["artifacts"].values():
+    for outputs in executor_input["outputs"].get("artifacts", {}).values():
         for artifact in outputs["artifacts"]:
             Path(mirror.to_path(artifact["uri"])).parent.mkdir(parents=True, exist_ok=True)
     command = [*task.container["command"], *task.container.get("args", [])]
@@ -133,7 +133,7 @@ def _environment(container: dict[str, Any], folder: Path) -> dict[str, str]:
     # The image has our packages installed; here they are where this file is.
     ours = str(Path(__file__).parent.parent)
     path = os.pathsep.join(filter(None, [ours, os.environ.get("PYTHONPATH")]))
-    own = {variable["name"]: variable["value"] for variable in container.get("env", [])}
+    own = {variable["name"]: variable.get("value", "") for variable in container.get("env", [])}
     return os.environ | own | {"PYTHONPATH": path, VARIABLE: str(folder)}
 
 
@@ -156,6 +156,7 @@ def _executor_input(
         artifact = artifacts[output["producerTask"], output["outputArtifactKey"]]
         inputs[key] = {"artifacts": [artifact]}
     unique = uuid.uuid4().hex
+    definitions = task.component.get("outputDefinitions", {}).get("artifacts", {})
     outputs = {
         key: {
             "artifacts": [
@@ -166,7 +167,7 @@ def _executor_input(
                 }
             ]
         }
-        for key, definition in task.component["outputDefinitions"]["artifacts"].items()
+        for key, definition in definitions.items()
     }
     described = {
         "inputs": {"parameterValues": parameters, "artifacts": inputs},
@@ -184,7 +185,7 @@ def _read_outputs(executor_input: dict[str, Any]) -> dict[str, dict[str, Any]]:
     if path.exists():
         json_format.Parse(path.read_text(), output)
     outputs = {}
-    for key, artifacts in executor_input["outputs"]["artifacts"].items():
+    for key, artifacts in executor_input["outputs"].get("artifacts", {}).items():
         (artifact,) = artifacts["artifacts"]
         written = json_format.MessageToDict(output.artifacts[key])
         (said,) = written.get("artifacts", [{}])
