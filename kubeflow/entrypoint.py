@@ -72,34 +72,48 @@ def _work(
     # Not at the top: TensorFlow and Beam come with them, and nothing to do should take no time.
     from kubeflow import buckets, exchange
     from kubeflow.data_driver import resolve_data
-    from kubeflow.run_parameters import apply_run_parameters, take_others
+    from kubeflow.run_parameters import apply_run_parameters
 
     buckets.set_options(beam_arguments)
     given = task["inputs"].setdefault("parameterValues", {})
-    # The entry point's own; the others are the component's.
-    skip, digest = given.pop("skip_without_new_data", False), given.pop("pipeline_digest", None)
-    serving_base, others = "", {}
-    if options.driver_class_path:
-        serving_base, others = given.pop("serving_folder", ""), take_others(given)
+    may_end_early, serving_base, version = _take_ours(given, bool(options.driver_class_path))
     apply_run_parameters(given)
     exchange.fetch(given, mirror)
     seen = dataclasses.replace(mirror, keeps_gs=options.keep_gs_uris and not mirror.is_all)
     local = map_texts(task, seen.to_path)
     if options.driver_class_path:
         found = resolve_data(options.driver_class_path, local, given["input_base"], seen)
-        version = {"data": found, "pipeline": digest, "parameters": others}
-        passed_on = {new_data.DATA_VERSION: json.dumps(version)}
-        if skip and new_data.read_last_data(serving_base, mirror) == passed_on["data_version"]:
+        passed_on = {new_data.DATA_VERSION: json.dumps({"data": found} | version)}
+        last = new_data.read_last_data(serving_base, mirror) if may_end_early else None
+        if last == passed_on[new_data.DATA_VERSION]:
             _end_early(task, mirror, passed_on | {new_data.NO_NEW_DATA: "true"})
             return
     _make_folders(local)
-    options.json_serialized_invocation_args = json.dumps(local)
-    _run_executor(options, beam_arguments)
+    changed = vars(options) | {"json_serialized_invocation_args": json.dumps(local)}
+    _run_executor(argparse.Namespace(**changed), beam_arguments)
     exchange.bring_back(given, mirror)
     _finish_output(task["outputs"], mirror, passed_on)
     destination = find_text(given, "base_directory")
     if destination and new_data.DATA_VERSION in passed_on:
         new_data.write_last_data(destination, mirror, passed_on[new_data.DATA_VERSION])
+
+
+def _take_ours(given: dict[str, Any], is_generator: bool) -> tuple[bool, str, dict[str, Any]]:
+    """Takes out of a task's parameters what is the entry point's own.
+
+    Returns:
+        Whether the run may end early; the served model's folder; and what makes a run another one
+        on the same data. Those are the example generator's.
+    """
+    from kubeflow.run_parameters import take_others
+
+    if not is_generator:
+        return False, "", {}
+    return (
+        given.pop("skip_without_new_data", False),
+        given.pop("serving_folder", ""),
+        {"pipeline": given.pop("pipeline_digest", None), "parameters": take_others(given)},
+    )
 
 
 def add_types(task: dict[str, Any], inputs_spec: dict[str, Any]) -> None:

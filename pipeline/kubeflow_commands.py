@@ -77,12 +77,13 @@ def _compile(options: argparse.Namespace) -> None:
 
 def _simulate(options: argparse.Namespace) -> None:
     from kubeflow.compiled import read_compiled
+    from kubeflow.new_data import NO_NEW_DATA
     from kubeflow.pipeline_file import parameter_values
     from kubeflow.simulate import simulate
 
     pipeline = read_compiled(options.file)
     parameters = parameter_values(pipeline.file, options.parameter)
     for task in simulate(pipeline, options.buckets, parameters, options.pipeline_root):
-        skipped = any("no_new_data" in output["metadata"] for output in task.outputs.values())
+        skipped = any(NO_NEW_DATA in output["metadata"] for output in task.outputs.values())
         remark = "   no new data: nothing to do" if skipped else ""
         print(f"{task.name:<18} {task.seconds:6.1f} s{remark}", flush=True)

@@ -119,7 +119,9 @@ def test_where_beams_workers_are_elsewhere_the_executor_gets_gs_uris(keeps, tmp_
         driver_class_path=None,
         keep_gs_uris=keeps,
     )
+    given = dict(vars(options))
     run_task(options, [], Mirror(str(tmp_path / "pod")))
+    assert vars(options) == given
     (artifact,) = json.loads((tmp_path / "output.json").read_text())["artifacts"]["model"][
         "artifacts"
     ]
