@@ -1,16 +1,19 @@
 """Runs a compiled pipeline on this machine, task by task, as Kubeflow's driver and launcher would.
 
 The buckets and the volume are a folder. Each task runs its container's real command, in a process
-of its own, with this Python in place of the image's. What is played stands in the repository
+of its own, with this Python in place of the image's, and of the run's artifacts it has the files of
+those that it declares as inputs, as a pod has. What is played stands in the repository
 kubeflow/pipelines, below backend/src/v2: driver/container.go gives a task its inputs and where its
 outputs go, component/launcher_v2.go runs it, and an artifact's properties reach the next task as
 metadata/converter.go has them.
 """
 
+import contextlib
 import dataclasses
 import itertools
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -103,16 +106,12 @@ def _run(
     own = logs / task.name
     own.mkdir(parents=True)
     executor_input = _executor_input(task, base, values, artifacts, str(own / "output.json"))
-    mirror = Mirror(str(folder), is_all=True)
-    for outputs in executor_input["outputs"].get("artifacts", {}).values():
-        for artifact in outputs["artifacts"]:
-            Path(mirror.to_path(artifact["uri"])).parent.mkdir(parents=True, exist_ok=True)
     command = [*task.container["command"], *task.container.get("args", [])]
     command = [text.replace("{{$}}", json.dumps(executor_input)) for text in command]
     if command[0] == "python":
         command[0] = sys.executable
     log = own / "log.txt"
-    with log.open("w") as file:
+    with _pods_view(executor_input, base, Mirror(str(folder), is_all=True)), log.open("w") as file:
         status = subprocess.run(
             command,
             cwd=own,
@@ -127,6 +126,49 @@ def _run(
             f"{task.name} ended with exit code {status}; its log {log} ends:\n{last_lines}"
         )
     return _read_outputs(executor_input)
+
+
+@contextlib.contextmanager
+def _pods_view(executor_input: dict[str, Any], base: str, mirror: Mirror) -> Iterator[None]:
+    """Has only a task's declared inputs in the run's folder while it runs, and keeps its outputs.
+
+    As the launcher does, in files: it copies no empty folder, and makes only an output's parent.
+    """
+    view = Path(mirror.to_path(base))
+    whole = view.with_name(f".{view.name}")
+    view.mkdir(parents=True, exist_ok=True)
+    view.rename(whole)
+    inputs = [Path(mirror.to_path(uri)) for uri in _uris(executor_input["inputs"])]
+    outputs = [Path(mirror.to_path(uri)) for uri in _uris(executor_input["outputs"])]
+    try:
+        for path in inputs:
+            # An artifact that its task has moved elsewhere is there for all.
+            if path.is_relative_to(view):
+                _link_files(whole / path.relative_to(view), path)
+        for path in outputs:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        yield
+    finally:
+        for path in outputs:
+            if path.exists():
+                kept = whole / path.relative_to(view)
+                kept.parent.mkdir(parents=True, exist_ok=True)
+                path.rename(kept)
+        shutil.rmtree(view)
+        whole.rename(view)
+
+
+def _uris(side: dict[str, Any]) -> list[str]:
+    artifacts = side.get("artifacts", {}).values()
+    return [artifact["uri"] for listed in artifacts for artifact in listed["artifacts"]]
+
+
+def _link_files(source: Path, target: Path) -> None:
+    for file in [source] if source.is_file() else source.rglob("*"):
+        if file.is_file():
+            linked = target / file.relative_to(source)
+            linked.parent.mkdir(parents=True, exist_ok=True)
+            os.link(file, linked)
 
 
 def _environment(container: dict[str, Any], folder: Path) -> dict[str, str]:

@@ -9,7 +9,7 @@ import pytest
 
 from kubeflow.simulate import FinishedTask, TaskError
 from pipeline import cli
-from tests.small_pipeline import ROOT, TYPE, container, pipeline, play, write
+from tests.small_pipeline import RECORD, ROOT, TYPE, container, pipeline, play, task, write
 
 
 def recorded(folder: Path, finished: FinishedTask) -> dict[str, Any]:
@@ -54,6 +54,45 @@ def test_a_later_task_gets_the_artifact_without_its_type_and_with_stored_propert
         },
     }
     assert model["metadata"]["flag"] is not True
+
+
+# Prints the names of all that lies in the run's folder, below its task's.
+LIST = """
+import os, pathlib
+(run,) = pathlib.Path(os.environ["GPT2_TFX_BUCKETS"], "s3/bucket/root/small").glob("[!.]*")
+for path in sorted(run.rglob("*")):
+    print(path.name, end=" ")
+"""
+
+
+@pytest.mark.parametrize("declares", [True, False])
+def test_a_task_finds_the_files_of_what_it_declares_and_no_other_artifact(declares, tmp_path):
+    document = pipeline()
+    executors = document["deploymentSpec"]["executors"]
+    executors["z_first_executor"] = container(f"{RECORD}os.mkdir(folder + '/empty')")
+    executors["a_second_executor"] = container(LIST)
+    if not declares:
+        tasks = document["root"]["dag"]["tasks"]
+        tasks["a_second"] = task("a_second", dependentTasks=["z_first"])
+    first, _ = play(tmp_path, document)
+    (log,) = tmp_path.glob("buckets/logs/*/a_second/log.txt")
+    names = [name for name in log.read_text().split() if len(name) < 32]  # without the unique one
+    assert names == (["a_second", "z_first", "out", "task.json"] if declares else ["a_second"])
+    # Afterwards everything is in its place, and nothing else is.
+    assert recorded(tmp_path, first)["argv"]
+    assert [path.name[:1] for path in (tmp_path / "buckets/s3/bucket/root/small").iterdir()] == [
+        "2"
+    ]
+
+
+def test_a_run_that_failed_leaves_what_it_made(tmp_path):
+    document = pipeline()
+    executors = document["deploymentSpec"]["executors"]
+    executors["a_second_executor"] = container(f"{RECORD}raise SystemExit(1)")
+    with pytest.raises(TaskError, match="a_second"):
+        play(tmp_path, document)
+    made = (tmp_path / "buckets/s3/bucket/root/small").glob("2*/*/*/out/task.json")
+    assert sorted(path.parts[-4] for path in made) == ["a_second", "z_first"]
 
 
 def test_two_runs_write_to_folders_of_their_own(tmp_path):
