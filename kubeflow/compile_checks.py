@@ -1,5 +1,6 @@
 """What must hold before a pipeline is compiled for Kubeflow."""
 
+import math
 import re
 
 from components.pod_resources import check_image
@@ -27,6 +28,11 @@ def check_run(config: PipelineConfig, image: str, pipeline_root: str) -> None:
     if config.serving.infra_validator:
         raise ValueError(
             "serving.infra_validator must be false on Kubeflow: it would start containers by Docker"
+        )
+    if math.isinf(config.evaluation.max_perplexity):
+        raise ValueError(
+            "evaluation.max_perplexity must be finite on Kubeflow, whose parameters are JSON, "
+            f"got {config.evaluation.max_perplexity}"
         )
     _check_strategy(config.training.strategy, config.kubeflow)
     if config.beam.environment_type == "LOOPBACK":

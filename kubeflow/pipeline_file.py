@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -151,6 +152,8 @@ def _value(name: str, text: str, kind: str) -> Any:
     try:
         value = json.loads(text, parse_constant=_no_constant)
     except ValueError:
+        value = None
+    if value in (math.inf, -math.inf):  # 1e999, which could not be sent
         value = None
     # true and false are ints to Python.
     if not isinstance(value, types) or isinstance(value, bool) != (kind == "BOOLEAN"):

@@ -245,6 +245,7 @@ def test_what_would_start_pods_is_not_simulated_and_the_error_says_what_to_compi
             "kubeflow.training_job must be given where training.strategy.name is 'multi_worker'",
         ),
         (IMAGE, ROOT, ["name=My_Run"], "name must be lower-case letters, .* got 'My_Run'"),
+        (IMAGE, ROOT, ["evaluation.max_perplexity=.inf"], "max_perplexity must be finite on Kubef"),
         (IMAGE, ROOT, ["serving.infra_validator=true"], "serving.infra_validator must be false"),
         (IMAGE, ROOT, [f"beam={FLINK}"], f"pipeline root must be a gs:// folder.* got '{ROOT}'"),
         (

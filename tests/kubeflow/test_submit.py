@@ -96,6 +96,7 @@ WRONG = {
     "bool for int": (["--parameter", "steps=true"], "steps is 'true': must be a whole number"),
     "text for float": (["--parameter", "threshold=low"], "threshold is 'low': must be a number"),
     "nan": (["--parameter", "threshold=NaN"], "threshold is 'NaN': must be a number"),
+    "infinity": (["--parameter", "threshold=1e999"], "threshold is '1e999': must be a number"),
     "int for bool": (["--parameter", "push=1"], "push is '1': must be true or false"),
     "dict for list": (["--parameter", "sources={}"], "sources is '{}': must be a list"),
     "list for dict": (["--parameter", "limits=[]"], "limits is '\\[\\]': must be a mapping"),
