@@ -42,8 +42,10 @@ class KubeflowConfig:
         skip_without_new_data: Whether a run ends early when the data is that of the run before.
             A run's parameter of the same name overrides it.
         bucket_secret: The Secret whose AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY open the buckets
-            of the data and of `serving_folder`, if the pods may not do so by themselves.
-        environment: Further environment variables of every container.
+            of the data, of `serving_folder` and, for s3://, of the pipeline root, if the pods may
+            not do so by themselves.
+        environment: Further environment variables of every container: for s3:// AWS_REGION, which
+            Kubeflow's launcher needs.
     """
 
     volume: str | None = None
