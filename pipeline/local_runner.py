@@ -8,11 +8,14 @@
 and then the environment variable GPT2_TFX_CONFIG names the configuration.
 """
 
+import contextlib
+import fcntl
 import logging
 import os
 import re
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -62,13 +65,34 @@ class _Runner(LocalDagRunner):
     def run_with_ir(self, *args: Any, **kwargs: Any) -> None:
         # Before anything starts TensorFlow: some strategies change how it starts.
         make_strategy(self._config.training.strategy)
-        # Whoever reads it after a run that failed must not take the last run's for this one's.
-        _summary_path(self._config).unlink(missing_ok=True)
         Path(self._config.output).mkdir(parents=True, exist_ok=True)
-        if self._config.data.corpus in CORPORA:
-            prepare(self._config.data.corpus, Path(self._config.data_folder))
-        super().run_with_ir(*args, **kwargs)
+        with alone_in(self._config.output):
+            # Whoever reads it after a run that failed must not take the last run's for this one's.
+            _summary_path(self._config).unlink(missing_ok=True)
+            if self._config.data.corpus in CORPORA:
+                prepare(self._config.data.corpus, Path(self._config.data_folder))
+            super().run_with_ir(*args, **kwargs)
         self.has_run = True
+
+
+@contextlib.contextmanager
+def alone_in(output: str | os.PathLike[str]) -> Iterator[None]:
+    """Keeps other runs out of an output folder, in which two would mix up their checkpoints.
+
+    A run that is killed keeps nobody out: the system takes back what it had locked.
+
+    Raises:
+        ValueError: One is in there.
+    """
+    with Path(output, "run.lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(
+                "output must be a folder in which no other run is going on, got "
+                f"{os.fspath(output)!r}"
+            ) from None
+        yield
 
 
 def _summary_path(config: PipelineConfig) -> Path:
