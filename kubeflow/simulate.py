@@ -40,11 +40,13 @@ class FinishedTask:
     Args:
         name: Its name.
         seconds: How long it ran.
+        log: The file of what it printed.
         outputs: Its artifacts, each with `uri` and `metadata`.
     """
 
     name: str
     seconds: float
+    log: Path
     outputs: dict[str, dict[str, Any]]
 
 
@@ -82,7 +84,8 @@ def simulate(
     numbers = itertools.count(1)
     for task in pipeline.tasks:
         begin = time.perf_counter()
-        outputs = _run(task, folder / "logs" / run_name, base, values, artifacts, folder)
+        log = folder / "logs" / run_name / task.name / "log.txt"
+        outputs = _run(task, log, base, values, artifacts, folder)
         for key, artifact in outputs.items():
             metadata = _through_the_metadata_store(artifact.get("metadata", {}))
             artifacts[task.name, key] = {
@@ -90,12 +93,12 @@ def simulate(
                 "uri": artifact["uri"],
                 "metadata": metadata | {"display_name": key},
             }
-        yield FinishedTask(task.name, time.perf_counter() - begin, outputs)
+        yield FinishedTask(task.name, time.perf_counter() - begin, log, outputs)
 
 
 def _run(
     task: CompiledTask,
-    logs: Path,
+    log: Path,
     base: str,
     values: dict[str, Any],
     artifacts: dict[tuple[str, str], dict[str, Any]],
@@ -103,14 +106,13 @@ def _run(
 ) -> dict[str, dict[str, Any]]:
     """Runs a container's command and returns its outputs."""
     # In a pod this folder is the task's own.
-    own = logs / task.name
+    own = log.parent
     own.mkdir(parents=True)
     executor_input = _executor_input(task, base, values, artifacts, str(own / "output.json"))
     command = [*task.container["command"], *task.container.get("args", [])]
     command = [text.replace("{{$}}", json.dumps(executor_input)) for text in command]
     if command[0] == "python":
         command[0] = sys.executable
-    log = own / "log.txt"
     with _pods_view(executor_input, base, Mirror(str(folder), is_all=True)), log.open("w") as file:
         status = subprocess.run(
             command,

@@ -1,10 +1,13 @@
 """The commands `gpt2-tfx kubeflow ...`."""
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.native_messages import start_tensorflow
 from pipeline.schedule_commands import add_schedule_parsers
+
+if TYPE_CHECKING:
+    from kubeflow.simulate import FinishedTask
 
 
 def add_kubeflow_parsers(
@@ -77,13 +80,31 @@ def _compile(options: argparse.Namespace) -> None:
 
 def _simulate(options: argparse.Namespace) -> None:
     from kubeflow.compiled import read_compiled
-    from kubeflow.new_data import NO_NEW_DATA
     from kubeflow.pipeline_file import parameter_values
     from kubeflow.simulate import simulate
 
     pipeline = read_compiled(options.file)
     parameters = parameter_values(pipeline.file, options.parameter)
     for task in simulate(pipeline, options.buckets, parameters, options.pipeline_root):
-        skipped = any(NO_NEW_DATA in output["metadata"] for output in task.outputs.values())
-        remark = "   no new data: nothing to do" if skipped else ""
-        print(f"{task.name:<18} {task.seconds:6.1f} s{remark}", flush=True)
+        print(f"{task.name:<18} {task.seconds:6.1f} s   {remark_on(task)}".rstrip(), flush=True)
+    print(f"logs               {task.log.parent.parent}")
+
+
+def remark_on(task: "FinishedTask") -> str:
+    """Returns what came of a task, as far as it decides something."""
+    from kubeflow.new_data import NO_NEW_DATA
+
+    metadata: dict[str, Any] = {}
+    for output in task.outputs.values():
+        metadata |= output["metadata"]
+    if NO_NEW_DATA in metadata:
+        return "no new data: nothing to do"
+    if "blessed" in metadata:
+        return "blessed" if metadata["blessed"] == 1 else f"not blessed: see {task.log}"
+    if "pushed" in metadata:
+        return (
+            f"pushed {metadata['pushed_destination']}"
+            if metadata["pushed"] == 1
+            else "nothing pushed"
+        )
+    return ""

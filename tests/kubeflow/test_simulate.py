@@ -9,6 +9,7 @@ import pytest
 
 from kubeflow.simulate import FinishedTask, TaskError
 from pipeline import cli
+from pipeline.kubeflow_commands import remark_on
 from tests.small_pipeline import RECORD, ROOT, TYPE, container, pipeline, play, task, write
 
 
@@ -153,11 +154,28 @@ def test_without_a_bucket_for_artifacts_there_is_no_run(tmp_path):
         play(tmp_path, document)
 
 
+@pytest.mark.parametrize(
+    ("metadata", "remark"),
+    [
+        ({"span": 3}, ""),
+        ({"blessed": 1.0}, "blessed"),
+        ({"blessed": 0.0}, "not blessed: see log.txt"),
+        ({"pushed": 1.0, "pushed_destination": "s3://models/tiny/7"}, "pushed s3://models/tiny/7"),
+        ({"pushed": 0.0}, "nothing pushed"),
+        ({"blessed": 0.0, "no_new_data": "true"}, "no new data: nothing to do"),
+    ],
+)
+def test_what_came_of_a_task_is_said_where_it_decides_something(metadata, remark):
+    outputs = {"other": {"uri": "", "metadata": {}}, "one": {"uri": "", "metadata": metadata}}
+    assert remark_on(FinishedTask("task", 1.0, Path("log.txt"), outputs)) == remark
+
+
 def test_the_command_prints_a_line_for_each_task_and_fails_with_the_first(tmp_path, capsys):
     path, buckets = write(tmp_path, pipeline()), f"--buckets={tmp_path}/buckets"
     assert cli.main(["kubeflow", "simulate", str(path), buckets, "--parameter=steps=8"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == ["z_first", "a_second"]
+    assert [line.split()[0] for line in lines] == ["z_first", "a_second", "logs"]
+    assert (Path(lines[-1].split()[1]) / "a_second" / "log.txt").is_file()
     assert cli.main(["kubeflow", "simulate", str(path), buckets, "--parameter=steps=8.5"]) == 1
     assert "parameter steps is '8.5': must be a whole number" in capsys.readouterr().err
     document = pipeline()
