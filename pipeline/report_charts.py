@@ -10,6 +10,10 @@ import numpy as np
 WIDTH, HEIGHT = 560, 270
 LEFT, RIGHT, TOP, BOTTOM = 58, 24, 12, 42
 
+# Between two ticks of an axis, as a share of the highest value: less is noise, and makes labels too
+# long for their place.
+_LEAST_SHARE = 1e-3
+
 # Of a chart with a row for each source.
 ROW_HEIGHT, LABEL_WIDTH = 22, 190
 
@@ -153,7 +157,7 @@ def line_chart(title: str, curves: Mapping[str, Points]) -> Chart | None:
         return None
     last = max(step for points in curves.values() for step, _ in points)
     steps = round_steps(0, last, least=1)
-    y_steps = round_steps(min(values), max(values))
+    y_steps = round_steps(min(values), max(values), least=max(values) * _LEAST_SHARE)
     x, y = Scale(0, steps[-1], LEFT, WIDTH - RIGHT), _y_scale(y_steps)
     lines = []
     for colour, (name, points) in enumerate(curves.items(), start=1):
@@ -188,7 +192,7 @@ def runs_chart(
     values = [p for _, p, *_ in candidates] + [p for _, p in in_production]
     low, high = min(values), max(values)
     is_log = high / low > 10
-    y_steps = log_steps(low, high) if is_log else round_steps(low, high)
+    y_steps = log_steps(low, high) if is_log else round_steps(low, high, least=high * _LEAST_SHARE)
     y = _y_scale(y_steps, is_log)
     x = Scale(numbers[0] - 0.5, numbers[-1] + 0.5, LEFT, WIDTH - RIGHT)
     every = math.ceil((numbers[-1] - numbers[0] + 1) / 15)

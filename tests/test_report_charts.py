@@ -88,6 +88,14 @@ def test_values_that_differ_tenfold_are_drawn_by_their_logarithms():
     assert [dot.kind for dot in (best, worst, between)] == ["", "hollow", "hollow"]
 
 
+def test_perplexities_that_hardly_differ_are_drawn_near_each_other():
+    chart = runs_chart([(1, 100.2071, True), (2, 100.20715, True)], [(2, 100.2071)])
+    assert chart
+    assert [tick.label for tick in chart.y_ticks] == ["100.2", "100.4"]
+    first, second = chart.lines[0].dots
+    assert first.y - second.y < 0.1
+
+
 def test_a_run_of_infinite_perplexity_has_no_place_in_the_chart_and_one_run_needs_none():
     finite = [(1, 90.0, True), (2, 80.0, True)]
     chart = runs_chart([*finite, (3, math.inf, False)], [(2, 90.0), (3, 80.0)])
