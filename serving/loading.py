@@ -1,9 +1,12 @@
 """A folder of a version becomes signatures that can be called, warmed up by its own requests."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
+from absl import logging
 from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 
 from serving.signature import Signature
@@ -22,12 +25,24 @@ class LoadedModel:
 
     def __init__(self, folder: Path) -> None:
         # Held beside its signatures because they refer to its variables only weakly.
-        self._saved_model: Any = tf.saved_model.load(str(folder))
+        with _without_warnings():
+            self._saved_model: Any = tf.saved_model.load(str(folder))
         self.signature_defs = _read_signature_defs(folder)
         self.signatures = {
             name: Signature(self.signature_defs[name], function)
             for name, function in self._saved_model.signatures.items()
         }
+
+
+@contextlib.contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Has TensorFlow not warn that it has no gradients of functions, which are served only."""
+    before = logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
 
 
 def _read_signature_defs(folder: Path) -> dict[str, meta_graph_pb2.SignatureDef]:
