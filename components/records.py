@@ -126,7 +126,7 @@ def _parse_json(path: str, line: int, content: bytes, source: str) -> Document |
     except UnicodeDecodeError as error:
         return _refuse(path, line, _describe(error), content)
     except json.JSONDecodeError as error:
-        return _refuse(path, line, f"broken JSON: {error.msg} at column {error.colno}", content)
+        return _refuse(path, line, f"broken JSON: {error.msg}: column {error.colno}", content)
     except (ValueError, RecursionError) as error:  # a number of 5,000 digits, "[" 100,000 times
         return _refuse(path, line, f"broken JSON: {error}", content)
     if not isinstance(fields, dict):

@@ -72,7 +72,8 @@ def list_start_files(start: str) -> list[str]:
         return []
     if not os.path.isdir(start):
         raise ValueError(
-            f"start must be {SCRATCH!r}, {PRODUCTION!r} or a folder with weights, got {start!r}"
+            f"start must be {SCRATCH!r}, {PRODUCTION!r} or a folder with weights, got {start!r}, "
+            "which is no folder"
         )
     find_form(start)
     # Not by TensorFlow's stat, which knows whole seconds only.

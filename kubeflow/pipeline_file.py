@@ -70,7 +70,10 @@ def read_pipeline_file(path: str) -> PipelineFile:
     try:
         spec = json_format.ParseDict(documents[0], pipeline_spec_pb2.PipelineSpec())
     except json_format.ParseError as error:
-        raise ValueError(f"{path}: must be a compiled pipeline, but: {error}") from None
+        raise ValueError(
+            f"{path}: must be a compiled pipeline, as `gpt2-tfx kubeflow compile` writes it, "
+            f"but: {error}"
+        ) from None
     if spec.schema_version != _SCHEMA_VERSION:
         raise ValueError(
             f"{path}: schemaVersion is {spec.schema_version!r}: must be {_SCHEMA_VERSION!r}, which "

@@ -41,7 +41,10 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         if (self.path is None) == (self.corpus is None):
-            raise ValueError("exactly one of path and corpus must be given")
+            raise ValueError(
+                "exactly one of path and corpus must be given, the other be null, got "
+                f"{self.path!r} and {self.corpus!r}"
+            )
         if self.spans and self.path is None:
             raise ValueError("spans needs path, the folder of the folders span-<number>")
         if self.eval_spans < 0:

@@ -77,7 +77,7 @@ def _find(name_or_file: str) -> Path:
     if not path.is_file():
         raise ValueError(
             f"config must be a YAML file or one of {', '.join(known_configs())}, "
-            f"got {name_or_file!r}"
+            f"got {name_or_file!r}, which is no file"
         )
     return path
 

@@ -70,7 +70,7 @@ def test_an_unknown_configuration_is_told_with_the_known_ones(tmp_path):
     result = run_python(tmp_path, "-m", "pipeline", "run", "--config", "gpt5")
     assert result.returncode == 1
     assert result.stderr.startswith("error: config must be a YAML file or one of gpt2, ")
-    assert result.stderr.endswith("got 'gpt5'\n")
+    assert result.stderr.endswith("got 'gpt5', which is no file\n")
     assert result.stderr.count("\n") == 1
 
 

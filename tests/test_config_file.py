@@ -95,8 +95,16 @@ def test_all_that_a_run_writes_lies_below_output(write):
         ),
         ("data.eval_share=0", "data: eval_share must be in [0.001, 0.999], got 0.0"),
         ("data.max_refused_share=1.5", "data: max_refused_share must be in [0, 1], got 1.5"),
-        ("data.corpus=shakespeare", "data: exactly one of path and corpus must be given"),
-        ("data.path=null", "data: exactly one of path and corpus must be given"),
+        (
+            "data.corpus=shakespeare",
+            "data: exactly one of path and corpus must be given, the other be null, "
+            "got 'texts' and 'shakespeare'",
+        ),
+        (
+            "data.path=null",
+            "data: exactly one of path and corpus must be given, the other be null, "
+            "got None and None",
+        ),
         (
             "data={corpus: hamlet}",
             "data: corpus must be one of ['sample', 'shakespeare'], got 'hamlet'",
@@ -292,7 +300,7 @@ def test_an_unknown_name_is_told_with_the_known_ones(tmp_path):
         with pytest.raises(ValueError, match=r"config must be a YAML file or one of gpt2, ") as e:
             load_config(name)
         assert "shakespeare, tiny" in str(e.value)
-        assert str(e.value).endswith(f"got {name!r}")
+        assert str(e.value).endswith(f"got {name!r}, which is no file")
 
 
 @pytest.mark.parametrize("text", ["a: [1\n", "\tname: x\n", "a: b: c\n"])

@@ -64,7 +64,7 @@ def test_every_document_is_kept_once_and_every_bad_record_is_reported(mixed):
 
     refused = [json.loads(line) for line in read_lines(result.uri, "refused.jsonl")]
     assert sorted((r["file"], r["line"], r["reason"], r["record"]) for r in refused) == [
-        (f"{mixed}/a.jsonl", 21, "broken JSON: Expecting value at column 10", "b'{\"text\": '"),
+        (f"{mixed}/a.jsonl", 21, "broken JSON: Expecting value: column 10", "b'{\"text\": '"),
         (f"{mixed}/a.jsonl", 22, 'no "text"', 'b\'{"body": ""}\''),
         (f"{mixed}/broken.txt", 2, "invalid UTF-8: byte 0xff at offset 2", r"b'a\n\xff'"),
         (f"{mixed}/c.parquet", 3, '"text" is null, not a string', "None"),

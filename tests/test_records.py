@@ -54,7 +54,7 @@ BAD_CONTENT = [
     ("a.txt", b"", 1, 'empty "text"'),
     ("a.txt", b" \n\t\n", 1, 'empty "text"'),
     ("a.jsonl", b'{"text": "caf\xe9"}\n', 1, "invalid UTF-8: byte 0xe9 at offset 13"),
-    ("a.jsonl", b'{"text": "a"', 1, "broken JSON: Expecting ',' delimiter at column 13"),
+    ("a.jsonl", b'{"text": "a"', 1, "broken JSON: Expecting ',' delimiter: column 13"),
     ("a.jsonl", b'["text"]', 1, "JSON is of type list, not an object"),
     ("a.jsonl", b"null", 1, "JSON is null, not an object"),
     ("a.jsonl", b'{"body": "a"}', 1, 'no "text"'),

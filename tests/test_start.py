@@ -211,7 +211,10 @@ def test_what_is_in_production_is_not_among_the_files(start):
 
 @pytest.mark.parametrize("start", ["nowhere/at/all", "Production", ""])
 def test_an_unknown_start_is_an_error_before_anything_runs(start, tmp_path):
-    message = f"start must be 'scratch', 'production' or a folder with weights, got {start!r}"
+    message = (
+        "start must be 'scratch', 'production' or a folder with weights, "
+        f"got {start!r}, which is no folder"
+    )
     config = load_config("tiny", [f"start={start!r}", f"output={tmp_path}/output"])
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         create_pipeline(config)

@@ -381,7 +381,8 @@ def test_a_missing_data_folder_is_named(failed_runs):
 def test_weights_to_start_from_that_are_not_there_are_told_before_anything_runs(failed_runs):
     failed = failed_runs["start"]
     assert failed.error == (
-        "error: start must be 'scratch', 'production' or a folder with weights, got 'nowhere'\n"
+        "error: start must be 'scratch', 'production' or a folder with weights, got 'nowhere', "
+        "which is no folder\n"
     )
     assert [path.name for path in failed.output.iterdir()] == ["logs"]
 

@@ -82,7 +82,7 @@ EXECUTOR = ("deploymentSpec", "executors", "z_first_executor")
             r"tasks depend on \['nobody'\], which are no tasks",
         ),
         (_set("root", "dag", "outputs", value={}), "root.dag: outputs is not known"),
-        (_set("surprise", value={}), "must be a compiled pipeline, but: .*surprise"),
+        (_set("surprise", value={}), "must be a compiled pipeline, as .* but: .*surprise"),
         (_set(*EXECUTOR, "container", "gpu", value=1), "is not a compiled pipeline: .*gpu"),
     ],
 )

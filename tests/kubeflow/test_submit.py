@@ -207,7 +207,7 @@ def test_values_are_checked_without_importing_tensorflow(with_ours):
         (
             "a.yaml",
             "model: {num_layers: 2}",
-            "must be a compiled pipeline, but: .*num_layers|model",
+            "must be a compiled pipeline, as .* but: .*num_layers|model",
         ),
         ("a.yaml", "schemaVersion: 2.0.0", "schemaVersion is '2.0.0': must be '2.1.0'"),
         ("a.yaml", "schemaVersion: 2.1.0", "with a name and tasks"),
