@@ -97,6 +97,9 @@ def train(
         print(f"training goes on from step {start}", file=sys.stderr)
     peak_flops = math.inf  # only the chief says how much of it is used
     if workers.is_chief:
+        # Said, as a GPU that the driver or the libraries don't find is missed without an error.
+        devices = (device.rpartition("device:")[2] for device in strategy.extended.worker_devices)
+        print(f"training on {', '.join(devices)}", file=sys.stderr)
         peak_flops = num_physical_devices(config.strategy, strategy) * _matmul_rate(
             config.precision.removeprefix("mixed_")
         )

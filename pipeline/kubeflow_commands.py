@@ -99,8 +99,8 @@ def remark_on(task: "FinishedTask") -> str:
         metadata |= output["metadata"]
     if NO_NEW_DATA in metadata:
         return "no new data: nothing to do"
-    if "blessed" in metadata:
-        return "blessed" if metadata["blessed"] == 1 else f"not blessed: see {task.log}"
+    if metadata.get("blessed") in (0, 1):  # the ExampleValidator has it for each split, in JSON
+        return "blessed" if metadata["blessed"] else f"not blessed: see {task.log}"
     if "pushed" in metadata:
         return (
             f"pushed {metadata['pushed_destination']}"
