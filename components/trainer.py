@@ -20,7 +20,7 @@ from model.packing import PackedTokens
 from model.strategy import Workers, make_strategy
 from model.tokenizer import gpt2_encoding
 from model.training import train
-from model.training_config import StrategyConfig, TrainingConfig
+from model.training_config import TrainingConfig, read_training_config
 
 # Requests of one prompt each; a model server waits for the answers before it serves the model.
 _WARM_UP_PROMPTS = 4
@@ -54,7 +54,7 @@ def run_fn(fn_args: Any) -> None:
     """
     settings = fn_args.custom_config
     model_config = GPT2Config(**settings["model"])
-    training_config = _training_config(settings["training"])
+    training_config = read_training_config(settings["training"])
     if settings.get("job") is not None:
         train_in_job(fn_args, training_config)
         return
@@ -120,10 +120,6 @@ def run_key(
         del training[name]
     described = [dataclasses.asdict(model_config), training, data, start]
     return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _training_config(fields: dict[str, Any]) -> TrainingConfig:
-    return TrainingConfig(**fields | {"strategy": StrategyConfig(**fields["strategy"])})
 
 
 def _pack(split: str, documents: Documents, context: int) -> PackedTokens:

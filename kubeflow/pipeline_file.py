@@ -12,7 +12,7 @@ import yaml
 from google.protobuf import json_format
 from kfp.pipeline_spec import pipeline_spec_pb2
 
-from kubeflow.run_parameters import check_run_parameters
+from kubeflow.run_parameters import check_run_parameters, check_steps
 
 _SCHEMA_VERSION = "2.1.0"  # the only one that the open-source backend takes
 
@@ -141,6 +141,8 @@ def parameter_values(pipeline: PipelineFile, assignments: Sequence[str]) -> dict
         )
     try:
         check_run_parameters(values)
+        if "training_steps" in values:
+            check_steps(pipeline.documents[0], values["training_steps"])
     except ValueError as error:
         raise ValueError(f"parameter {error}") from error
     return values

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from kubeflow.mirror import PACKAGE
+from model.training_config import read_training_config
 from pipeline.config import EvaluationConfig, PipelineConfig
 from pipeline.kubeflow_config import check_place
 
@@ -106,6 +107,20 @@ def check_run_parameters(values: Mapping[str, Any]) -> None:
     if "training_steps" in values:
         _check_whole("training_steps", values["training_steps"], 1)
     _criteria(values)
+
+
+def check_steps(spec: Mapping[str, Any], steps: int) -> None:
+    """Does nothing if a compiled pipeline's Trainer can train for so many steps.
+
+    Raises:
+        ValueError: Another of its settings forbids it, such as a longer warm-up.
+    """
+    try:
+        inputs = spec["root"]["dag"]["tasks"]["Trainer"]["inputs"]["parameters"]
+        fields = json.loads(inputs["custom_config"]["runtimeValue"]["constant"])["training"]
+    except KeyError:
+        return  # no pipeline of ours
+    read_training_config(fields | {"steps": steps})
 
 
 def apply_run_parameters(properties: dict[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from typing import Literal
+from typing import Any, Literal
 
 StrategyName = Literal["one_device", "mirrored", "multi_worker"]
 Precision = Literal["float32", "mixed_bfloat16", "mixed_float16"]
@@ -138,6 +138,15 @@ class TrainingConfig:
             self.global_batch_size,
             f"a multiple of num_devices * accumulation_steps = {shares}",
         )
+
+
+def read_training_config(fields: dict[str, Any]) -> TrainingConfig:
+    """Returns what `dataclasses.asdict` made of a configuration as one again.
+
+    Raises:
+        ValueError: A value is out of its range.
+    """
+    return TrainingConfig(**fields | {"strategy": StrategyConfig(**fields["strategy"])})
 
 
 def _require(holds: bool, name: str, value: object, rule: str) -> None:

@@ -99,7 +99,7 @@ def remark_on(task: "FinishedTask") -> str:
         metadata |= output["metadata"]
     if NO_NEW_DATA in metadata:
         return "no new data: nothing to do"
-    if metadata.get("blessed") in (0, 1):  # the ExampleValidator has it for each split, in JSON
+    if metadata.get("blessed") in (0, 1):  # the ExampleValidator's is for each split
         return "blessed" if metadata["blessed"] else f"not blessed: see {task.log}"
     if "pushed" in metadata:
         return (

@@ -14,6 +14,7 @@ from kfp.pipeline_spec import pipeline_spec_pb2
 from components.training_job_spec import TrainingJobSpec
 from kubeflow import runner
 from kubeflow.compiled import read_compiled
+from kubeflow.pipeline_file import parameter_values, read_pipeline_file
 from kubeflow.runner import compile_pipeline, write_pipeline
 from pipeline import cli
 from pipeline.config_file import known_configs, load_config
@@ -293,3 +294,13 @@ def test_after_an_error_the_file_is_what_it_was(tmp_path, capsys):
         write_pipeline([{"a": "b"}, runner], path)  # the second is nothing that YAML can say
     assert path.read_text() == "before"
     assert [file.name for file in tmp_path.iterdir()] == ["pipeline.yaml"]
+
+
+def test_so_few_steps_that_the_warm_up_does_not_fit_are_refused_before_a_run(tmp_path):
+    file = tmp_path / "tiny.yaml"
+    write_pipeline(compile_pipeline(load_config("tiny"), IMAGE, ROOT), file)
+    pipeline = read_pipeline_file(str(file))
+    assert parameter_values(pipeline, ["training_steps=6"]) == {"training_steps": 6}
+    message = r"^parameter warmup_steps must be in \[0, steps=5\), got 5$"
+    with pytest.raises(ValueError, match=message):
+        parameter_values(pipeline, ["training_steps=5"])

@@ -158,7 +158,7 @@ def test_without_a_bucket_for_artifacts_there_is_no_run(tmp_path):
     ("metadata", "remark"),
     [
         ({"span": 3}, ""),
-        ({"blessed": '{"train": 1, "eval": 1}'}, ""),
+        ({"blessed": {"train": 1.0, "eval": 1.0}}, ""),
         ({"blessed": 1.0}, "blessed"),
         ({"blessed": 0.0}, "not blessed: see log.txt"),
         ({"pushed": 1.0, "pushed_destination": "s3://models/tiny/7"}, "pushed s3://models/tiny/7"),
