@@ -93,6 +93,7 @@ def _work(
     _run_executor(argparse.Namespace(**changed), beam_arguments)
     exchange.bring_back(given, mirror)
     _finish_output(task["outputs"], mirror, passed_on)
+    _say_why_not_blessed(local["outputs"])
     destination = find_text(given, "base_directory")
     if destination and new_data.DATA_VERSION in passed_on:
         new_data.write_last_data(destination, mirror, passed_on[new_data.DATA_VERSION])
@@ -150,6 +151,21 @@ def _finish_output(outputs: dict[str, Any], mirror: Mirror, passed_on: dict[str,
             # TFX writes null for what was not set, an error to the launcher.
             artifact["metadata"] = {k: v for k, v in metadata.items() if v is not None}
     path.write_text(json.dumps(written))
+
+
+def _say_why_not_blessed(outputs: dict[str, Any]) -> None:
+    """Logs which thresholds a model has failed, if the task has evaluated one that did."""
+    if "evaluation" not in outputs.get("artifacts", {}):
+        return
+    written = json.loads(Path(outputs["outputFile"]).read_text())["artifacts"]
+    (blessing,) = written["blessing"]["artifacts"]
+    if not blessing["metadata"]["blessed"]:
+        # Not at the top: TFMA comes with it.
+        from pipeline.summary import read_failures
+
+        (evaluation,) = outputs["artifacts"]["evaluation"]["artifacts"]
+        for reason in read_failures(evaluation["uri"]):
+            _log.warning("not blessed: %s", reason)
 
 
 def _end_early(task: dict[str, Any], mirror: Mirror, passed_on: dict[str, Any]) -> None:

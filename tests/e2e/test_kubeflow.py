@@ -26,9 +26,9 @@ def folder(tmp_path_factory) -> Path:
     return folder
 
 
-def run(folder: Path) -> dict[str, FinishedTask]:
+def run(folder: Path, **parameters: float) -> dict[str, FinishedTask]:
     pipeline = read_compiled(folder / "tiny.yaml")
-    tasks = {task.name: task for task in simulate(pipeline, folder / "buckets")}
+    tasks = {task.name: task for task in simulate(pipeline, folder / "buckets", parameters)}
     print({name: round(task.seconds) for name, task in tasks.items()})
     return tasks
 
@@ -44,10 +44,19 @@ def perplexity(path: str) -> float:
     return metrics[""][""][PERPLEXITY]["doubleValue"]
 
 
+def path_of(folder: Path, uri: str) -> str:
+    return Mirror(str(folder / "buckets"), is_all=True).to_path(uri)
+
+
+def count_versions(folder: Path) -> int:
+    served = Path(path_of(folder, "s3://bucket/pipelines/serving/tiny"))
+    return sum(path.is_dir() for path in served.iterdir())
+
+
 def test_the_model_is_as_good_as_that_of_the_run_on_one_machine(first, folder, first_run):
     evaluation = first["Evaluator"].outputs["evaluation"]["uri"]
     assert evaluation.startswith("s3://bucket/pipelines/tiny/")
-    path = Mirror(str(folder / "buckets"), is_all=True).to_path(evaluation)
+    path = path_of(folder, evaluation)
     assert perplexity(path) == pytest.approx(first_run.summary["eval_perplexity"], rel=1e-6)
 
 
@@ -70,5 +79,14 @@ def test_a_second_run_finds_no_new_data_and_ends_early(first, folder):
         for output in task.outputs.values():
             # The schema is of no data.
             assert ("no_new_data" in output["metadata"]) == (name != "ImportSchemaGen")
-    versions = folder / "buckets" / "s3" / "bucket" / "pipelines" / "serving" / "tiny"
-    assert len([path for path in versions.iterdir() if path.is_dir()]) == 1
+    assert count_versions(folder) == 1
+
+
+def test_a_model_that_fails_a_runs_own_threshold_is_not_pushed_and_the_log_says_why(first, folder):
+    tasks = run(folder, max_perplexity=2.0)
+    assert tasks["Evaluator"].outputs["blessing"]["metadata"]["blessed"] == 0
+    found = perplexity(path_of(folder, tasks["Evaluator"].outputs["evaluation"]["uri"]))
+    reason = f"not blessed: perplexity is {found:.1f}, needed 2 or less"
+    assert reason in tasks["Evaluator"].log.read_text()
+    assert tasks["Pusher"].outputs["pushed_model"]["metadata"]["pushed"] == 0
+    assert count_versions(folder) == 1
