@@ -269,6 +269,7 @@ def test_the_progress_line_says_what_is_logged(tmp_path, capsys):
     train_small(tmp_path, steps=3, eval_every_steps=1, xla=False)
     written = capsys.readouterr().err
     assert "\r" not in written  # no terminal
+    assert "training on CPU:0\n" in written
     line = written.splitlines()[-1]
     last = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])
     assert "training: 100%" in line
