@@ -24,6 +24,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
+from model.staged_file import write_whole
 from model.strategy import Workers
 
 STATE, STEP, SUMS, BEST = "state", "step.json", "SHA256SUMS", "best.json"
@@ -110,9 +111,8 @@ class Checkpoints:
         if measured:
             best = min(measured, key=lambda step: (measured[step], step))
             kept.add(self._path(best))
-            staged = self._folder / (BEST + _STAGED)
-            staged.write_text(json.dumps({"step": best, "eval_loss": measured[best]}) + "\n")
-            staged.replace(self._folder / BEST)
+            described = {"step": best, "eval_loss": measured[best]}
+            write_whole(self._folder / BEST, json.dumps(described) + "\n")
         for folder in [*self._folder.glob(f"step-*{_STAGED}"), *folders]:
             if folder not in kept:
                 shutil.rmtree(folder)
