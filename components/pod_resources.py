@@ -2,10 +2,11 @@
 
 import dataclasses
 import re
+from collections.abc import Mapping
 
 # An object's name: kubernetes.io/docs/concepts/overview/working-with-objects/names
 OBJECT_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
-VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # apimachinery/pkg/api/resource/quantity.go, signs left out, and the name of what a device plugin
 # offers, such as nvidia.com/gpu.
 _AMOUNT = re.compile(r"(\d+\.?\d*|\.\d+)([eE][-+]?\d+|[numkMGTPE]|[KMGTPE]i)?", re.ASCII)
@@ -58,6 +59,13 @@ class PodResources:
                 "accelerator must be a resource's name such as nvidia.com/gpu, "
                 f"got {self.accelerator!r}"
             )
+
+
+def check_environment(environment: Mapping[str, str]) -> None:
+    """Raises ValueError unless the keys are environment variables' names."""
+    for name in environment:
+        if not _VARIABLE.fullmatch(name):
+            raise ValueError(f"environment must have variables' names as keys, got {name!r}")
 
 
 def check_image(field: str, image: str) -> None:

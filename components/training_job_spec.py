@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any
 
-from components.pod_resources import OBJECT_NAME, VARIABLE_NAME, PodResources, check_image
+from components.pod_resources import OBJECT_NAME, PodResources, check_environment, check_image
 from model.training_config import TrainingConfig
 
 
@@ -69,9 +69,7 @@ class TrainingJobSpec(TrainingPods):
             raise ValueError(
                 f"mount_path must be an absolute path below /, got {self.mount_path!r}"
             )
-        for name in self.environment:
-            if not VARIABLE_NAME.fullmatch(name):
-                raise ValueError(f"environment must have variables' names as keys, got {name!r}")
+        check_environment(self.environment)
 
 
 def read_spec(fields: dict[str, Any], training: TrainingConfig) -> TrainingJobSpec:

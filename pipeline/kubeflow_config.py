@@ -3,7 +3,7 @@
 import dataclasses
 import re
 
-from components.pod_resources import OBJECT_NAME, VARIABLE_NAME, PodResources
+from components.pod_resources import OBJECT_NAME, PodResources, check_environment
 from pipeline.training_job_config import TrainingJobConfig
 
 # Where each task finds the volume, and what is no artifact: checkpoints, downloaded corpora, and
@@ -74,9 +74,7 @@ class KubeflowConfig:
             )
         if not 0 <= self.retries <= 100:
             raise ValueError(f"retries must be in [0, 100], got {self.retries}")
-        for name in self.environment:
-            if not VARIABLE_NAME.fullmatch(name):
-                raise ValueError(f"environment must have variables' names as keys, got {name!r}")
+        check_environment(self.environment)
 
     def resources_of(self, component: str) -> ResourcesConfig:
         """Returns what the pod of a component asks for."""
