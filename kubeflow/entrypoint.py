@@ -92,8 +92,8 @@ def _work(
     changed = vars(options) | {"json_serialized_invocation_args": json.dumps(local)}
     _run_executor(argparse.Namespace(**changed), beam_arguments)
     exchange.bring_back(given, mirror)
-    _finish_output(task["outputs"], mirror, passed_on)
-    _say_why_not_blessed(local["outputs"])
+    written = _finish_output(task["outputs"], mirror, passed_on)
+    _say_why_not_blessed(local["outputs"], written)
     destination = find_text(given, "base_directory")
     if destination and new_data.DATA_VERSION in passed_on:
         new_data.write_last_data(destination, mirror, passed_on[new_data.DATA_VERSION])
@@ -141,8 +141,14 @@ def _run_executor(options: argparse.Namespace, beam_arguments: list[str]) -> Non
     kubeflow_v2_run_executor.main((options, beam_arguments))
 
 
-def _finish_output(outputs: dict[str, Any], mirror: Mirror, passed_on: dict[str, Any]) -> None:
-    """Has the ExecutorOutput name buckets again, and adds to each artifact what is passed on."""
+def _finish_output(
+    outputs: dict[str, Any], mirror: Mirror, passed_on: dict[str, Any]
+) -> dict[str, Any]:
+    """Has the ExecutorOutput name buckets again, and adds to each artifact what is passed on.
+
+    Returns:
+        The ExecutorOutput.
+    """
     path = Path(outputs["outputFile"])
     written = map_texts(json.loads(path.read_text()), mirror.to_uri)
     for artifacts in written.get("artifacts", {}).values():
@@ -151,14 +157,14 @@ def _finish_output(outputs: dict[str, Any], mirror: Mirror, passed_on: dict[str,
             # TFX writes null for what was not set, an error to the launcher.
             artifact["metadata"] = {k: v for k, v in metadata.items() if v is not None}
     path.write_text(json.dumps(written))
+    return written
 
 
-def _say_why_not_blessed(outputs: dict[str, Any]) -> None:
+def _say_why_not_blessed(outputs: dict[str, Any], written: dict[str, Any]) -> None:
     """Logs which thresholds a model has failed, if the task has evaluated one that did."""
     if "evaluation" not in outputs.get("artifacts", {}):
         return
-    written = json.loads(Path(outputs["outputFile"]).read_text())["artifacts"]
-    (blessing,) = written["blessing"]["artifacts"]
+    (blessing,) = written["artifacts"]["blessing"]["artifacts"]
     if not blessing["metadata"]["blessed"]:
         # Not at the top: TFMA comes with it.
         from pipeline.summary import read_failures
