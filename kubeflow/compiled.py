@@ -57,20 +57,21 @@ def read_compiled(path: str | os.PathLike[str]) -> CompiledPipeline:
     file = read_pipeline_file(os.fspath(path))
     try:
         # By way of the messages: what is null in the file is not there then, and all has its type.
-        spec = _through(pipeline_spec_pb2.PipelineSpec(), file.documents[0])
-        # Which is a plain Struct to the message around it.
-        spec["deploymentSpec"] = _through(
-            pipeline_spec_pb2.PipelineDeploymentConfig(), spec.get("deploymentSpec", {})
+        # This part is a plain Struct to the message around it.
+        deployment = _through(
+            pipeline_spec_pb2.PipelineDeploymentConfig(), file.spec.get("deploymentSpec", {})
         )
         platforms = [
-            _through(pipeline_spec_pb2.PlatformSpec(), document) for document in file.documents[1:]
+            _through(pipeline_spec_pb2.PlatformSpec(), document) for document in file.platforms
         ]
     except json_format.ParseError as error:
         raise ValueError(f"{file.path} is not a compiled pipeline: {error}") from error
     try:
         for platform in platforms:
             _check_platform(platform)
-        return CompiledPipeline(file, _read_tasks(spec), _defaults(spec))
+        spec = file.spec | {"deploymentSpec": deployment}
+        defaults = _defaults(spec)
+        return CompiledPipeline(file, _read_tasks(spec, defaults), defaults)
     except _UnplayableError as error:
         raise ValueError(f"{file.path}: {error}") from error
 
@@ -88,7 +89,7 @@ def _defaults(spec: dict[str, Any]) -> dict[str, Any]:
     return {name: definition.get("defaultValue") for name, definition in parameters.items()}
 
 
-def _read_tasks(spec: dict[str, Any]) -> list[CompiledTask]:
+def _read_tasks(spec: dict[str, Any], run_parameters: dict[str, Any]) -> list[CompiledTask]:
     _know(
         "the pipeline",
         spec,
@@ -105,7 +106,7 @@ def _read_tasks(spec: dict[str, Any]) -> list[CompiledTask]:
     if missing:
         raise _UnplayableError(f"tasks depend on {sorted(missing)}, which are no tasks")
     for task in tasks.values():
-        _check_sources(task, tasks, _defaults(spec))
+        _check_sources(task, tasks, run_parameters)
     try:
         return [tasks[name] for name in TopologicalSorter(needs).static_order()]
     except CycleError as error:

@@ -41,7 +41,8 @@ class PipelineFile:
 
     Args:
         path: Where it is.
-        documents: Its YAML: the pipeline and, perhaps, what is the platform's.
+        spec: KFP's PipelineSpec in JSON's terms, without what is null in the file.
+        platforms: The documents that follow it.
         name: The pipeline's.
         sha256: Of the file.
         pipeline_root: The bucket's folder for artifacts, if it has one.
@@ -49,7 +50,8 @@ class PipelineFile:
     """
 
     path: str
-    documents: list[dict[str, Any]]
+    spec: dict[str, Any]
+    platforms: list[dict[str, Any]]
     name: str
     sha256: str
     pipeline_root: str | None
@@ -66,9 +68,9 @@ def read_pipeline_file(path: str) -> PipelineFile:
     if not path.endswith((".yaml", ".yml")):  # by which the client and the server tell its format
         raise ValueError(f"FILE is {path!r}: must be a compiled pipeline, .yaml or .yml")
     content = Path(path).read_bytes()
-    documents = _documents(path, content)
+    document, *platforms = _documents(path, content)
     try:
-        spec = json_format.ParseDict(documents[0], pipeline_spec_pb2.PipelineSpec())
+        spec = json_format.ParseDict(document, pipeline_spec_pb2.PipelineSpec())
     except json_format.ParseError as error:
         raise ValueError(
             f"{path}: must be a compiled pipeline, as `gpt2-tfx kubeflow compile` writes it, "
@@ -90,7 +92,8 @@ def read_pipeline_file(path: str) -> PipelineFile:
     }
     return PipelineFile(
         path=path,
-        documents=documents,
+        spec=json_format.MessageToDict(spec),
+        platforms=platforms,
         name=spec.pipeline_info.name,
         sha256=hashlib.sha256(content).hexdigest(),
         pipeline_root=spec.default_pipeline_root or None,
@@ -141,8 +144,7 @@ def parameter_values(pipeline: PipelineFile, assignments: Sequence[str]) -> dict
         )
     try:
         check_run_parameters(values)
-        if "training_steps" in values:
-            check_steps(pipeline.documents[0], values["training_steps"])
+        check_steps(pipeline.spec, values)
     except ValueError as error:
         raise ValueError(f"parameter {error}") from error
     return values

@@ -109,18 +109,20 @@ def check_run_parameters(values: Mapping[str, Any]) -> None:
     _criteria(values)
 
 
-def check_steps(spec: Mapping[str, Any], steps: int) -> None:
-    """Does nothing if a compiled pipeline's Trainer can train for so many steps.
+def check_steps(spec: Mapping[str, Any], values: Mapping[str, Any]) -> None:
+    """Does nothing if a compiled pipeline's Trainer can train for a run's steps, if it has any.
 
     Raises:
         ValueError: Another of its settings forbids it, such as a longer warm-up.
     """
+    if "training_steps" not in values:
+        return
     try:
         inputs = spec["root"]["dag"]["tasks"]["Trainer"]["inputs"]["parameters"]
         fields = json.loads(inputs["custom_config"]["runtimeValue"]["constant"])["training"]
     except KeyError:
         return  # no pipeline of ours
-    read_training_config(fields | {"steps": steps})
+    read_training_config(fields | {"steps": values["training_steps"]})
 
 
 def apply_run_parameters(properties: dict[str, Any]) -> None:
