@@ -33,11 +33,16 @@ class SliceScore:
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """How a run ended: `good`, `bad` or `calm`; in a few words; as what the run did."""
+    """How a run ended: `good`, `bad` or `calm`; in a few words; perhaps in more."""
 
     tone: str
     words: str
-    sentence: str
+    more: str = ""
+
+    @property
+    def sentence(self) -> str:
+        """What the run did, to follow its name."""
+        return self.more or self.words
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,9 +115,9 @@ class RunReport:
     def outcome(self) -> Outcome:
         """How it ended."""
         if self.failed_in:
-            return Outcome("bad", *[f"failed in {self.failed_in}"] * 2)
+            return Outcome("bad", f"failed in {self.failed_in}")
         if self.interrupted_in:
-            return Outcome("bad", *[f"broke off in {self.interrupted_in}, or still runs"] * 2)
+            return Outcome("bad", f"broke off in {self.interrupted_in}, or still runs")
         if self.has_pushed:
             return Outcome("good", "pushed", f"pushed version {self.version}")
         if self.pushed_path:
@@ -121,5 +126,4 @@ class RunReport:
         if "Pusher" in self.run.nodes:
             reasons = "; ".join([*self.not_blessed_because, *self.not_servable_because])
             return Outcome("calm", "not pushed", f"pushed nothing{reasons and f': {reasons}'}")
-        last = next(reversed(self.run.nodes), "its start")
-        return Outcome("calm", *[f"ended after {last}"] * 2)
+        return Outcome("calm", f"ended after {next(reversed(self.run.nodes), 'its start')}")
