@@ -120,9 +120,9 @@ def check_steps(spec: Mapping[str, Any], values: Mapping[str, Any]) -> None:
     try:
         inputs = spec["root"]["dag"]["tasks"]["Trainer"]["inputs"]["parameters"]
         fields = json.loads(inputs["custom_config"]["runtimeValue"]["constant"])["training"]
-    except KeyError:
-        return  # no pipeline of ours
-    read_training_config(fields | {"steps": values["training_steps"]})
+        read_training_config(fields | {"steps": values["training_steps"]})
+    except (KeyError, TypeError):
+        return  # no pipeline of ours, or of a version of ours that has other settings
 
 
 def apply_run_parameters(properties: dict[str, Any]) -> None:

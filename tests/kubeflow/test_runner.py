@@ -304,3 +304,7 @@ def test_so_few_steps_that_the_warm_up_does_not_fit_are_refused_before_a_run(tmp
     message = r"^parameter warmup_steps must be in \[0, steps=5\), got 5$"
     with pytest.raises(ValueError, match=message):
         parameter_values(pipeline, ["training_steps=5"])
+    # What another version of ours compiled has rules of its own, which its image knows.
+    file.write_text(file.read_text().replace('"warmup_steps"', '"warmup_updates"'))
+    pipeline = read_pipeline_file(str(file))
+    assert parameter_values(pipeline, ["training_steps=5"]) == {"training_steps": 5}
