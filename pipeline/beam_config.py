@@ -25,6 +25,8 @@ _REQUIRED = {
     "SparkRunner": ("environment_type",),
     "DataflowRunner": ("project", "region", "temp_location", "image"),
 }
+# Beam's own may run the pipeline in a program that it downloads.
+_RUNNER_CLASSES = {"DirectRunner": "components.direct_runner.DirectRunner"}
 _THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
 
 
@@ -111,7 +113,7 @@ class BeamConfig:
             )
 
     def _own_arguments(self) -> list[str]:
-        arguments = [f"--runner={self.runner}"]
+        arguments = [f"--runner={_RUNNER_CLASSES.get(self.runner, self.runner)}"]
         if self.runner == "DirectRunner":
             arguments.append(f"--direct_running_mode={self.running_mode}")
             arguments.append(f"--direct_num_workers={self.workers or 1}")

@@ -83,7 +83,7 @@ def test_beam_knows_every_argument_and_the_runner(name):
     assert PipelineOptions(arguments).get_all_options(retain_unknown_options=True) == (
         PipelineOptions(arguments).get_all_options()
     )
-    runner = ALL[name].get("runner", "SwitchingDirectRunner")
+    runner = ALL[name].get("runner", "DirectRunner")
     assert type(create_runner(parse(ALL[name])["runner"])).__name__ == runner
 
 
@@ -94,9 +94,10 @@ def test_tfx_does_not_pack_itself_for_the_workers(name):
 
 
 def test_only_the_direct_runner_gets_its_own_options():
-    assert parse({}) == {"runner": "DirectRunner", "sdk_container_image": "none"}
+    runner = "components.direct_runner.DirectRunner"
+    assert parse({}) == {"runner": runner, "sdk_container_image": "none"}
     assert parse(DIRECT) == {
-        "runner": "DirectRunner",
+        "runner": runner,
         "direct_running_mode": "multi_processing",
         "direct_num_workers": 4,
         "sdk_container_image": "none",

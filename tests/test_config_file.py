@@ -54,7 +54,7 @@ def test_a_minimal_file_is_completed_by_gpt2_small_and_a_laptops_defaults(write)
     assert config.cache is True
     assert (config.serving.host, config.serving.port) == ("127.0.0.1", 8500)
     assert config.beam.arguments() == [
-        "--runner=DirectRunner",
+        "--runner=components.direct_runner.DirectRunner",
         "--direct_running_mode=in_memory",
         "--direct_num_workers=1",
         "--sdk_container_image=none",
