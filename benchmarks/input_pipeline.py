@@ -2,7 +2,7 @@
 
 A process of its own is bound to one core before TensorFlow starts, so that TensorFlow's threads
 share it too. It does what a new run does in its first epoch: takes the fingerprint of the files,
-unpacks and parses them, writes and maps the tokens, shuffles, cuts rows, and makes every batch a
+parses them, writes and maps the tokens, shuffles, cuts rows, and makes every batch a
 tensor on the device. Its peer is no program but what we ask of it, so that it holds back no GPU.
 """
 
@@ -42,7 +42,7 @@ def run() -> Result:
 
 
 def _write_examples(folder: Path) -> None:
-    """Writes gzipped examples as Transform does: about 1,000 tokens each, some many more."""
+    """Writes examples as Transform does: about 1,000 tokens each, some many more."""
     import numpy as np
     import tensorflow as tf
 
@@ -53,8 +53,8 @@ def _write_examples(folder: Path) -> None:
     lengths = generator.lognormal(np.log(700), 0.85, NUM_TOKENS // 1000)
     documents = np.split(tokens, np.cumsum(lengths.astype(np.int64) + 1))
     for number in range(NUM_FILES):
-        path = str(folder / f"transformed_examples-{number}.gz")
-        with tf.io.TFRecordWriter(path, tf.io.TFRecordOptions("GZIP")) as writer:
+        path = str(folder / f"transformed_examples-{number}")
+        with tf.io.TFRecordWriter(path) as writer:
             for document in documents[number::NUM_FILES]:
                 example = tf.train.Example()
                 feature = example.features.feature
@@ -75,7 +75,7 @@ def _measure(folder: Path, context: int) -> None:
     """Prints the tokens a second of each round, after a short one that starts TensorFlow."""
     from components.transformed_examples import list_files
 
-    files = list_files([f"{folder}/*.gz"])
+    files = list_files([f"{folder}/transformed_examples-*"])
     _do_epoch(files[:1], folder / f"{context}-start", context)
     for number in range(ROUNDS):
         begin = time.perf_counter()

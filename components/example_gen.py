@@ -36,6 +36,7 @@ from components.corpus_counts import (
     read_counts,
 )
 from components.input_files import NEW, OLD, choose_earlier_spans, list_files, span_folder
+from components.plain_records import PlainRecords
 from components.read_corpus import ReadCorpus
 
 # So many hash buckets that eval_share has three digits.
@@ -142,7 +143,7 @@ class Driver(driver.FileBasedDriver):
         return resolved
 
 
-class Executor(BaseExampleGenExecutor):
+class Executor(PlainRecords, BaseExampleGenExecutor):
     """Reads documents, writes them by split, counts all that it read."""
 
     def GetInputSourceToExamplePTransform(self) -> Any:  # noqa: N802

@@ -3,6 +3,7 @@
 # Shapes: B documents of a batch, N tokens of all of them.
 
 import functools
+import itertools
 import os
 from concurrent import futures
 
@@ -51,9 +52,10 @@ def encode_batch(texts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """
     # Straight into arrays, for which tiktoken needs no Python lock. Its own encode_ordinary_batch
     # makes lists of Python's ints, one thread at a time, and takes twice as long on two cores.
-    encode = functools.partial(gpt2_encoding().encode_to_numpy, disallowed_special=())
-    with futures.ThreadPoolExecutor(os.cpu_count()) as threads:
-        documents = list(threads.map(encode, [text.decode("utf-8") for text in texts]))
+    # Some texts at a time, as handing over each by itself costs; several parts for each thread, as
+    # some are longer than others.
+    parts = _threads().map(_encode, np.array_split(texts, 8 * (os.cpu_count() or 1)))
+    documents = list(itertools.chain.from_iterable(parts))
     lengths = np.array([len(document) + 1 for document in documents], np.int64)
     ids = np.full(lengths.sum(), END_OF_TEXT, np.int64)
     end = 0
@@ -61,3 +63,14 @@ def encode_batch(texts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         ids[end : end + len(document)] = document
         end += len(document) + 1
     return ids, lengths
+
+
+@functools.cache
+def _threads() -> futures.ThreadPoolExecutor:
+    """Returns a thread for each core, kept from batch to batch."""
+    return futures.ThreadPoolExecutor(os.cpu_count())
+
+
+def _encode(texts: np.ndarray) -> list[np.ndarray]:
+    encode = functools.partial(gpt2_encoding().encode_to_numpy, disallowed_special=())
+    return [encode(text.decode("utf-8")) for text in texts]

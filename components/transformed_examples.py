@@ -31,7 +31,7 @@ def read_batches(files: Sequence[str]) -> Iterator[tuple[np.ndarray, np.ndarray,
         int64 [N]: the documents' tokens, joined. int64 [M]: how many each has. int64 [M]: the
         length of each text in UTF-8.
     """
-    records = tf.data.TFRecordDataset(files, compression_type="GZIP")
+    records = tf.data.TFRecordDataset(files)
     for examples in records.batch(_EXAMPLES_AT_A_TIME):
         features = tf.io.parse_example(examples, EXAMPLE_FEATURES)
         documents = features["input_ids"]

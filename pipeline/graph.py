@@ -18,6 +18,7 @@ from components.example_validator import ExampleValidator
 from components.pusher import Pusher
 from components.serving_check import ServingCheck
 from components.start import list_start_files
+from components.transform import Transform
 from pipeline.config import PipelineConfig
 
 _TENSORFLOW_SERVING = "2.19.1"  # the image's tag
@@ -92,7 +93,7 @@ def _read_data(config: PipelineConfig) -> list[BaseComponent]:
 
 
 def _transform(example_gen: BaseComponent, schema_gen: BaseComponent) -> BaseComponent:
-    return tfx.components.Transform(
+    return Transform(
         examples=example_gen.outputs["examples"],
         schema=schema_gen.outputs["schema"],
         preprocessing_fn="components.preprocessing.preprocessing_fn",

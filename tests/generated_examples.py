@@ -67,7 +67,7 @@ def read_split(uri: str, name: str) -> list[dict[str, str]]:
     """The features of each example, of which each has all three."""
     files = sorted(str(path) for path in Path(uri, f"Split-{name}").iterdir())
     examples = []
-    for record in tf.data.TFRecordDataset(files, compression_type="GZIP").as_numpy_iterator():
+    for record in tf.data.TFRecordDataset(files).as_numpy_iterator():
         features = tf.train.Example.FromString(record).features.feature
         example = {}
         for feature in features:

@@ -56,7 +56,7 @@ class TokenTable(tf.Module):
 
 def write_documents(path: Path, documents: Sequence[Document]) -> str:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tf.io.TFRecordWriter(str(path), tf.io.TFRecordOptions("GZIP")) as writer:
+    with tf.io.TFRecordWriter(str(path)) as writer:
         for document in documents:
             writer.write(document.serialize())
     return str(path)
@@ -88,7 +88,7 @@ def evaluate(
     tfma.run_model_analysis(
         models,
         eval_config=eval_config,
-        data_location=write_documents(folder / "examples.gz", documents),
+        data_location=write_documents(folder / "examples.tfrecord", documents),
         output_path=str(folder / "evaluation"),
     )
     return str(folder / "evaluation")

@@ -122,7 +122,7 @@ def add_data(runs: MadeRuns, refusals: list[dict[str, Any]]) -> dict[str, mlmd.A
     tokens = runs.folder()
     for split, lengths in (("train", [3, 2, 5]), ("eval", [40])):
         documents = [[7] * length for length in lengths]
-        write_examples(tokens / f"Split-{split}" / "examples.gz", documents)
+        write_examples(tokens / f"Split-{split}" / "examples.tfrecord", documents)
     return outputs | runs.add("Transform", {"transformed_examples": runs.artifact(tokens)})
 
 

@@ -9,11 +9,10 @@ def write_examples(
     path: Path,
     documents: list[list[int]],
     num_bytes: list[int] | None = None,
-    compression: str = "GZIP",
 ) -> str:
-    """Writes transformed examples as Transform does: gzipped TFRecords of all features."""
+    """Writes transformed examples as Transform does: TFRecords of all features."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tf.io.TFRecordWriter(str(path), tf.io.TFRecordOptions(compression)) as writer:
+    with tf.io.TFRecordWriter(str(path)) as writer:
         for ids, length in zip(documents, num_bytes or [1] * len(documents), strict=True):
             example = tf.train.Example()
             example.features.feature["input_ids"].int64_list.value.extend(ids)

@@ -40,7 +40,7 @@ END = 50256
 def write_task(folder: Path, **changes: Any) -> Path:
     """Writes what the workers are to do: a small training, whose outputs lie in the folder too."""
     documents = [[(7 * row + 3 * place) % 50 for place in range(9)] + [END] for row in range(12)]
-    files = write_examples(folder / "examples" / "part-0.gz", documents)
+    files = write_examples(folder / "examples" / "part-0.tfrecord", documents)
     settings = {
         "model": SIZES,
         "training": TRAINING | changes,

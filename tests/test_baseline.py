@@ -43,7 +43,9 @@ def choose_baseline(tmp_path: Path, serving_folder: Path, stride: int = 16) -> B
     # More than one file a split, as several workers write them.
     for split, documents in (("train", TRAIN), ("eval", EVAL)):
         for number, document in enumerate(documents):
-            write_documents(tmp_path / "examples" / f"Split-{split}" / f"{number}.gz", [document])
+            write_documents(
+                tmp_path / "examples" / f"Split-{split}" / f"{number}.tfrecord", [document]
+            )
     candidate, baseline = standard_artifacts.Model(), standard_artifacts.Model()
     candidate.uri = str(tmp_path / "candidate")
     baseline.uri = str(tmp_path / "baseline")

@@ -31,6 +31,7 @@ from tfx.types import standard_artifacts
 
 from components.evaluation import BASELINE, CANDIDATE, eval_config
 from components.example_gen import corpus_example_gen
+from components.transform import Transform
 from model.tokenizer import VOCAB_SIZE
 from pipeline.beam_config import BeamConfig
 from tests.made_models import export
@@ -153,7 +154,7 @@ def run(beam_config, corpus, tmp_path_factory) -> Run:
 def run_pipeline(corpus: Path, folder: Path, beam_config: BeamConfig) -> Run:
     example_gen = corpus_example_gen(str(corpus), eval_share=0.3, max_refused_share=0.1)
     schema_gen = tfx.components.ImportSchemaGen(schema_file=str(ROOT / "data" / "schema.pbtxt"))
-    transform = tfx.components.Transform(
+    transform = Transform(
         examples=example_gen.outputs["examples"],
         schema=schema_gen.outputs["schema"],
         preprocessing_fn="components.preprocessing.preprocessing_fn",
@@ -204,7 +205,7 @@ def export_model(folder: Path, nll: np.ndarray) -> str:
 def read_examples(folder: Path) -> list[tuple[str, tuple[int, ...], int]]:
     examples = []
     files = [str(path) for path in folder.iterdir()]
-    for record in tf.data.TFRecordDataset(files, compression_type="GZIP").as_numpy_iterator():
+    for record in tf.data.TFRecordDataset(files).as_numpy_iterator():
         features = tf.train.Example.FromString(record).features.feature
         examples.append(
             (

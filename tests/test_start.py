@@ -257,7 +257,7 @@ TRAINING: dict[str, Any] = {
 
 def arguments(folder: Path, start: str, **sizes: Any) -> SimpleNamespace:
     """TFX's FnArgs, as far as run_fn reads it."""
-    files = write_examples(folder / "examples" / "part-0.gz", [DOCUMENT] * 4)
+    files = write_examples(folder / "examples" / "part-0.tfrecord", [DOCUMENT] * 4)
     return SimpleNamespace(
         custom_config={
             "model": SIZES | sizes,

@@ -21,8 +21,8 @@ def contents(folder: Path) -> list[str]:
 
 def test_tokens_and_lengths_of_all_files_come_in_order(tmp_path):
     files = [
-        write_examples(tmp_path / "a.gz", DOCUMENTS[:1]),
-        write_examples(tmp_path / "b.gz", DOCUMENTS[1:]),
+        write_examples(tmp_path / "a.tfrecord", DOCUMENTS[:1]),
+        write_examples(tmp_path / "b.tfrecord", DOCUMENTS[1:]),
     ]
     tokens, lengths = map_documents(files, tmp_path / "tokens" / "train")
     assert tokens.dtype == np.uint16
@@ -33,14 +33,14 @@ def test_tokens_and_lengths_of_all_files_come_in_order(tmp_path):
 
 def test_more_documents_than_are_read_at_a_time_all_come_in_order(tmp_path):
     documents = [[number] * (1 + number % 3) for number in range(1000)]
-    file = write_examples(tmp_path / "a.gz", documents)
+    file = write_examples(tmp_path / "a.tfrecord", documents)
     tokens, lengths = map_documents([file], tmp_path / "train")
     assert tokens.tolist() == [token for document in documents for token in document]
     assert lengths.tolist() == [1 + number % 3 for number in range(1000)]
 
 
 def test_a_second_call_reads_no_examples(tmp_path):
-    file = write_examples(tmp_path / "a.gz", DOCUMENTS)
+    file = write_examples(tmp_path / "a.tfrecord", DOCUMENTS)
     map_documents([file], tmp_path / "train")
     os.remove(file)
     tokens, lengths = map_documents([file], tmp_path / "train")
@@ -49,7 +49,7 @@ def test_a_second_call_reads_no_examples(tmp_path):
 
 
 def test_tokens_are_mapped_not_read_and_cannot_be_changed(tmp_path):
-    file = write_examples(tmp_path / "a.gz", DOCUMENTS)
+    file = write_examples(tmp_path / "a.tfrecord", DOCUMENTS)
     tokens, _ = map_documents([file], tmp_path / "train")
     with pytest.raises(ValueError, match="read-only"):
         tokens[0] = 1
@@ -60,20 +60,20 @@ def test_tokens_are_mapped_not_read_and_cannot_be_changed(tmp_path):
 
 @pytest.mark.parametrize("wrong", [65536, -1, 2**40])
 def test_an_id_that_does_not_fit_is_an_error_and_leaves_nothing_behind(tmp_path, wrong):
-    file = write_examples(tmp_path / "a.gz", [*DOCUMENTS, [1, wrong, 50256]])
+    file = write_examples(tmp_path / "a.tfrecord", [*DOCUMENTS, [1, wrong, 50256]])
     with pytest.raises(ValueError, match=f"^input_ids must be from 0 to 65535, got {wrong}$"):
         map_documents([file], tmp_path / "tokens" / "train")
     assert contents(tmp_path / "tokens") == []
 
 
 def test_all_ids_from_0_to_65535_are_kept(tmp_path):
-    file = write_examples(tmp_path / "a.gz", [list(range(65536))])
+    file = write_examples(tmp_path / "a.tfrecord", [list(range(65536))])
     assert map_documents([file], tmp_path / "train")[0].tolist() == list(range(65536))
 
 
 @pytest.mark.parametrize("documents", [[], [[]]])
 def test_no_tokens_are_an_empty_array(tmp_path, documents):
-    file = write_examples(tmp_path / "a.gz", documents)
+    file = write_examples(tmp_path / "a.tfrecord", documents)
     for _ in range(2):
         tokens, lengths = map_documents([file], tmp_path / "train")
         assert tokens.dtype == np.uint16
@@ -84,7 +84,7 @@ def test_no_tokens_are_an_empty_array(tmp_path, documents):
 def test_a_process_that_is_killed_leaves_no_folder_that_could_be_taken_for_the_whole(
     tmp_path, monkeypatch
 ):
-    file, folder = write_examples(tmp_path / "a.gz", DOCUMENTS), tmp_path / "tokens" / "train"
+    file, folder = write_examples(tmp_path / "a.tfrecord", DOCUMENTS), tmp_path / "tokens" / "train"
     fsync, written = os.fsync, []
 
     def look(descriptor: int) -> None:
@@ -100,7 +100,7 @@ def test_a_process_that_is_killed_leaves_no_folder_that_could_be_taken_for_the_w
 
 
 def test_two_workers_that_write_at_once_both_get_the_tokens(tmp_path, monkeypatch):
-    file, folder = write_examples(tmp_path / "a.gz", DOCUMENTS), tmp_path / "tokens" / "train"
+    file, folder = write_examples(tmp_path / "a.tfrecord", DOCUMENTS), tmp_path / "tokens" / "train"
     save, others = np.save, []
 
     def be_overtaken(stream: BinaryIO, lengths: np.ndarray) -> None:
@@ -118,7 +118,7 @@ def test_two_workers_that_write_at_once_both_get_the_tokens(tmp_path, monkeypatc
 
 
 def test_files_that_do_not_belong_together_are_an_error_that_says_what_to_do(tmp_path):
-    file = write_examples(tmp_path / "a.gz", DOCUMENTS)
+    file = write_examples(tmp_path / "a.tfrecord", DOCUMENTS)
     map_documents([file], tmp_path / "train")
     with (tmp_path / "train" / "tokens.bin").open("r+b") as stream:
         stream.truncate(20)

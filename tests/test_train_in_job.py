@@ -47,7 +47,7 @@ def arguments(folder: Path, **settings: Any) -> SimpleNamespace:
     """TFX's FnArgs; the volume is `folder/volume`."""
     (folder / "volume").mkdir(exist_ok=True)
     for split in ("train", "eval"):
-        write_examples(folder / "examples" / split / "part-0.gz", [[1, 2, 50256]])
+        write_examples(folder / "examples" / split / "part-0.tfrecord", [[1, 2, 50256]])
     job = {"image": "registry/gpt2:1", "volume": "claim", "mount_path": str(folder / "volume")}
     defaults = {
         "job": job,

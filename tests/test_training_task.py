@@ -28,7 +28,7 @@ def arguments(folder: Path, **settings: Any) -> SimpleNamespace:
     volume, pod = folder / "volume", folder / "pod"
     volume.mkdir(exist_ok=True)
     for split in ("train", "eval"):
-        write(pod / split / "part-0.gz", f"examples of {split}")
+        write(pod / split / "part-0.tfrecord", f"examples of {split}")
     defaults = {
         "job": {"image": "gpt2:1", "volume": "claim"},
         "model": {"num_layers": 1},
@@ -54,8 +54,8 @@ def test_the_pods_files_are_copied_each_under_its_own_path(tmp_path):
     task = staged(fn_args, tmp_path)
     folder = task_folder(str(tmp_path / "volume"), "task")
     assert folder == tmp_path / "volume" / "training-jobs" / "task"
-    assert task.train_files == [f"{folder}/inputs{tmp_path}/pod/train/part-0.gz"]
-    assert task.eval_files == [f"{folder}/inputs{tmp_path}/pod/eval/part-0.gz"]
+    assert task.train_files == [f"{folder}/inputs{tmp_path}/pod/train/part-0.tfrecord"]
+    assert task.eval_files == [f"{folder}/inputs{tmp_path}/pod/eval/part-0.tfrecord"]
     assert Path(task.train_files[0]).read_text() == "examples of train"
     assert (task.serving_model_dir, task.model_run_dir) == (
         f"{folder}/model",
@@ -65,7 +65,7 @@ def test_the_pods_files_are_copied_each_under_its_own_path(tmp_path):
 
 
 def test_what_is_on_the_volume_anyway_stays_where_it_is(tmp_path):
-    file = write(tmp_path / "volume" / "examples" / "part-0.gz", "examples")
+    file = write(tmp_path / "volume" / "examples" / "part-0.tfrecord", "examples")
     weights = tmp_path / "volume" / "weights"
     write(weights / "model.safetensors", "weights")
     fn_args = arguments(tmp_path, start=str(weights))
@@ -144,6 +144,6 @@ def test_a_name_is_a_tasks_own_and_stays_its_own(tmp_path):
     other_settings = arguments(tmp_path, model={"num_layers": 2})
     names = [name, task_name(other_run), task_name(other_settings)]
     other_data = arguments(tmp_path)
-    write(tmp_path / "pod" / "train" / "part-0.gz", "examples of tram ")
+    write(tmp_path / "pod" / "train" / "part-0.tfrecord", "examples of tram ")
     names.append(task_name(other_data))
     assert len(set(names)) == 4

@@ -1,6 +1,5 @@
 """components/transformed_examples.py: what Transform wrote is read back, token by token."""
 
-import gzip
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +14,8 @@ NUM_BYTES = [11, 1, 0, 7]
 
 def test_documents_are_read_back_with_tokens_lengths_and_bytes(tmp_path):
     files = [
-        write_examples(tmp_path / "a.gz", DOCUMENTS[:1], NUM_BYTES[:1]),
-        write_examples(tmp_path / "b.gz", DOCUMENTS[1:], NUM_BYTES[1:]),
+        write_examples(tmp_path / "a.tfrecord", DOCUMENTS[:1], NUM_BYTES[:1]),
+        write_examples(tmp_path / "b.tfrecord", DOCUMENTS[1:], NUM_BYTES[1:]),
     ]
     batches = list(read_batches(files))
     tokens, lengths, num_bytes = (np.concatenate(arrays) for arrays in zip(*batches, strict=True))
@@ -27,7 +26,7 @@ def test_documents_are_read_back_with_tokens_lengths_and_bytes(tmp_path):
 
 def test_more_documents_than_are_read_at_a_time_all_come_in_order(tmp_path):
     documents = [[number] * (1 + number % 3) for number in range(1000)]
-    batches = list(read_batches([write_examples(tmp_path / "a.gz", documents)]))
+    batches = list(read_batches([write_examples(tmp_path / "a.tfrecord", documents)]))
     assert len(batches) > 1
     tokens, lengths, _ = (np.concatenate(arrays) for arrays in zip(*batches, strict=True))
     assert tokens.tolist() == [token for document in documents for token in document]
@@ -35,10 +34,10 @@ def test_more_documents_than_are_read_at_a_time_all_come_in_order(tmp_path):
 
 
 def test_files_of_several_patterns_are_listed_in_order_of_their_names(tmp_path):
-    for name in ("b-2.gz", "b-1.gz", "a-1.gz", "c-1.gz"):
+    for name in ("b-2", "b-1", "a-1", "c-1"):
         (tmp_path / name).write_bytes(b"")
     patterns = [f"{tmp_path}/b-*", f"{tmp_path}/a-*"]
-    assert list_files(patterns) == [f"{tmp_path}/{name}" for name in ("a-1.gz", "b-1.gz", "b-2.gz")]
+    assert list_files(patterns) == [f"{tmp_path}/{name}" for name in ("a-1", "b-1", "b-2")]
 
 
 def test_no_files_are_an_error_that_names_the_pattern(tmp_path):
@@ -47,8 +46,8 @@ def test_no_files_are_an_error_that_names_the_pattern(tmp_path):
 
 
 def test_the_same_documents_have_the_same_fingerprint_wherever_they_lie(tmp_path):
-    first = write_examples(tmp_path / "run-1" / "a.gz", DOCUMENTS)
-    second = write_examples(tmp_path / "run-2" / "a.gz", DOCUMENTS)
+    first = write_examples(tmp_path / "run-1" / "a.tfrecord", DOCUMENTS)
+    second = write_examples(tmp_path / "run-2" / "a.tfrecord", DOCUMENTS)
     assert fingerprint([first]) == fingerprint([second])
 
 
@@ -62,12 +61,12 @@ def test_the_same_documents_have_the_same_fingerprint_wherever_they_lie(tmp_path
     ],
 )
 def test_other_documents_have_another_fingerprint(tmp_path, changed):
-    before = fingerprint([write_examples(tmp_path / "a.gz", DOCUMENTS)])
-    assert fingerprint([write_examples(tmp_path / "a.gz", changed)]) != before
+    before = fingerprint([write_examples(tmp_path / "a.tfrecord", DOCUMENTS)])
+    assert fingerprint([write_examples(tmp_path / "a.tfrecord", changed)]) != before
 
 
 def test_a_file_more_or_less_changes_the_fingerprint(tmp_path):
-    files = [write_examples(tmp_path / name, DOCUMENTS) for name in ("a.gz", "b.gz")]
+    files = [write_examples(tmp_path / name, DOCUMENTS) for name in ("a.tfrecord", "b.tfrecord")]
     assert len({fingerprint(files), fingerprint(files[:1]), fingerprint([])}) == 3
 
 
@@ -76,10 +75,8 @@ def test_a_token_far_back_in_a_large_file_changes_the_fingerprint_though_not_the
     paths = []
     for last in (40_000, 40_001):
         documents[-1][-1] = last
-        plain = write_examples(tmp_path / str(last) / "plain", documents, compression="")
-        paths.append(tmp_path / str(last) / "a.gz")
-        # Stored, not compressed: two files that differ in the last bytes only.
-        paths[-1].write_bytes(gzip.compress(Path(plain).read_bytes(), compresslevel=0, mtime=0))
+        path = write_examples(tmp_path / str(last) / "a.tfrecord", documents)
+        paths.append(Path(path))
     before, after = (path.read_bytes() for path in paths)
     assert len(before) == len(after) > 1_500_000
     assert before[:1_500_000] == after[:1_500_000]

@@ -1,0 +1,16 @@
+"""Transform, whose files are not compressed."""
+
+from tfx.components.transform import component, executor
+from tfx.dsl.components.base import executor_spec
+
+from components.plain_records import PlainRecords
+
+
+class Executor(PlainRecords, executor.Executor):
+    """TFX's executor, which writes plain TFRecord files."""
+
+
+class Transform(component.Transform):
+    """TFX's Transform with the executor above."""
+
+    EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(Executor)
