@@ -14,7 +14,9 @@ from tfx.types import standard_artifacts
 from tfx.utils import proto_utils
 
 from components.example_gen import Driver, Executor, corpus_example_gen
+from pipeline.beam_config import BeamConfig
 
+BEAM = BeamConfig().arguments()
 RUNS = itertools.count(1)
 
 
@@ -46,7 +48,7 @@ def run(folder: Path, **kwargs) -> Run:
     properties = Driver(None).resolve_exec_properties(properties, None, None)
     examples = standard_artifacts.Examples()
     examples.uri = f"{folder}-examples/{next(RUNS)}"  # a folder of its own, as TFX gives each run
-    Executor(Executor.Context()).Do({}, {"examples": [examples]}, properties)
+    Executor(Executor.Context(beam_pipeline_args=BEAM)).Do({}, {"examples": [examples]}, properties)
     assert json.loads(examples.split_names) == ["train", "eval"]
     counts = json.loads(Path(examples.uri, "counts.json").read_text())
     examples_of = {name: read_split(examples.uri, name) for name in ("train", "eval")}
@@ -107,5 +109,6 @@ def run_pipeline(folder: Path, **kwargs) -> None:
             metadata_connection_config=metadata.sqlite_metadata_connection_config(f"{folder}.db"),
             components=[corpus_example_gen(str(folder), **kwargs)],
             enable_cache=True,
+            beam_pipeline_args=BEAM,
         )
     )

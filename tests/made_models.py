@@ -8,9 +8,11 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 import tensorflow_model_analysis as tfma
+from apache_beam.options.pipeline_options import PipelineOptions
 from tensorflow_model_analysis.proto import config_pb2
 
 from components.evaluation import BASELINE, CANDIDATE
+from pipeline.beam_config import BeamConfig
 
 
 class Document(NamedTuple):
@@ -90,5 +92,6 @@ def evaluate(
         eval_config=eval_config,
         data_location=write_documents(folder / "examples.tfrecord", documents),
         output_path=str(folder / "evaluation"),
+        pipeline_options=PipelineOptions(BeamConfig().arguments()),
     )
     return str(folder / "evaluation")

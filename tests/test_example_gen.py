@@ -10,10 +10,11 @@ import pyarrow.parquet
 import pytest
 import tensorflow as tf
 import tensorflow_data_validation as tfdv
+from apache_beam.options.pipeline_options import PipelineOptions
 from tfx.dsl.io import fileio
 
 from components.example_gen import corpus_example_gen
-from tests.generated_examples import bucket, numbered, run, run_pipeline, write_lines
+from tests.generated_examples import BEAM, bucket, numbered, run, run_pipeline, write_lines
 
 ROOT = Path(__file__).parent.parent
 
@@ -179,7 +180,9 @@ def test_the_schema_holds_for_what_is_written_and_for_nothing_less(tmp_path):
     schema = tfdv.load_schema_text(str(ROOT / "data" / "schema.pbtxt"))
 
     def anomalies(pattern: str) -> set[str]:
-        statistics = tfdv.generate_statistics_from_tfrecord(pattern)
+        statistics = tfdv.generate_statistics_from_tfrecord(
+            pattern, pipeline_options=PipelineOptions(BEAM)
+        )
         return set(tfdv.validate_statistics(statistics, schema).anomaly_info)
 
     assert anomalies(f"{result.uri}/Split-train/*") == set()

