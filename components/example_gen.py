@@ -35,8 +35,8 @@ from components.corpus_counts import (
     count_elements,
     read_counts,
 )
+from components.examples_pipeline import WritesExamples
 from components.input_files import NEW, OLD, choose_earlier_spans, list_files, span_folder
-from components.plain_records import PlainRecords
 from components.read_corpus import ReadCorpus
 
 # So many hash buckets that eval_share has three digits.
@@ -143,7 +143,7 @@ class Driver(driver.FileBasedDriver):
         return resolved
 
 
-class Executor(PlainRecords, BaseExampleGenExecutor):
+class Executor(WritesExamples, BaseExampleGenExecutor):
     """Reads documents, writes them by split, counts all that it read."""
 
     def GetInputSourceToExamplePTransform(self) -> Any:  # noqa: N802

@@ -3,10 +3,10 @@
 from tfx.components.transform import component, executor
 from tfx.dsl.components.base import executor_spec
 
-from components.plain_records import PlainRecords
+from components.examples_pipeline import WritesExamples
 
 
-class Executor(PlainRecords, executor.Executor):
+class Executor(WritesExamples, executor.Executor):
     """TFX's executor, which writes plain TFRecord files."""
 
 

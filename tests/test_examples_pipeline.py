@@ -1,8 +1,9 @@
-"""components/plain_records.py: what TFX would have compressed is written as it is."""
+"""components/examples_pipeline.py: examples are written as they are, options parsed once."""
 
 import apache_beam as beam
 import pytest
 import tensorflow as tf
+from apache_beam.options.pipeline_options import SetupOptions, StandardOptions
 from tfx.dsl.components.base.base_beam_executor import BaseBeamExecutor
 
 from components import example_gen, transform
@@ -24,3 +25,14 @@ def test_example_gen_and_transform_compress_nothing(executor, tmp_path):
     (path,) = tmp_path.iterdir()
     assert path.name == "records-00000-of-00001"
     assert sorted(tf.data.TFRecordDataset(str(path)).as_numpy_iterator()) == sorted(RECORDS)
+
+
+def test_a_view_of_the_options_is_made_once_and_shares_its_values():
+    context = BaseBeamExecutor.Context(beam_pipeline_args=["--runner=DirectRunner"])
+    options = transform.Executor(context)._make_beam_pipeline().options
+    view = options.view_as(StandardOptions)
+    assert options.view_as(StandardOptions) is view
+    assert view.runner == "DirectRunner"
+    options.view_as(SetupOptions).view_as(StandardOptions).runner = "another"
+    assert view.runner == options.view_as(StandardOptions).runner == "another"
+    assert options.get_all_options()["runner"] == "another"
