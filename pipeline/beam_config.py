@@ -35,8 +35,8 @@ class BeamConfig:
     """Says where Beam runs.
 
     Args:
-        runner: `DirectRunner`, here; `FlinkRunner`, `SparkRunner`, `DataflowRunner`; or
-            `PortableRunner`, any engine that has a job service.
+        runner: `DirectRunner`, here, in Python alone; `FlinkRunner`, `SparkRunner`,
+            `DataflowRunner`; or `PortableRunner`, any engine that has a job service.
         running_mode: The direct runner's: `in_memory`, `multi_threading`, `multi_processing`.
         workers: How many work at once: the direct runner's, 1 when not given; Flink's parallelism;
             Dataflow's greatest number of machines.
