@@ -2,8 +2,8 @@
 
 A process of its own is bound to one core before TensorFlow starts, so that TensorFlow's threads
 share it too. It does what a new run does in its first epoch: takes the fingerprint of the files,
-parses them, writes and maps the tokens, shuffles, cuts rows, and makes every batch a
-tensor on the device. Its peer is no program but what we ask of it, so that it holds back no GPU.
+parses them, writes and maps the tokens, shuffles, cuts rows, and makes every batch a tensor on the
+device. Its peer is no program but what we ask of it, so that it holds back no GPU.
 """
 
 import os

@@ -38,9 +38,9 @@ def run() -> Result:
         config = load_config(
             "shakespeare", [f"data={{path: {folder}/texts}}", f"output={folder}", "cache=false"]
         )
+        num_tokens = copies * sum(map(len, gpt2_encoding().encode_ordinary_batch(texts)))
         # All copies, some seconds, as a shared machine is slow at one time and fast at another.
         texts *= copies
-        num_tokens = sum(map(len, gpt2_encoding().encode_ordinary_batch(texts)))
         peers, ours = [_tiktoken_rate(texts)], []
         for number in range(ROUNDS):
             # The first time the pipeline up to Transform, then Transform alone.

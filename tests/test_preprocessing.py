@@ -62,11 +62,11 @@ def transformed(tmp_path_factory) -> dict[str, dict]:
         beam.Pipeline(argv=BeamConfig().arguments()) as pipeline,
         tft_beam.Context(temp_dir=str(folder / "temp"), force_tf_compat_v1=True),
     ):
-        (transformed, _), _ = (
+        (collection, _), _ = (
             pipeline | beam.Create(raw),
             dataset_metadata.DatasetMetadata(schema),
         ) | tft_beam.AnalyzeAndTransformDataset(preprocessing_fn)
-        _ = transformed | beam.io.WriteToTFRecord(
+        _ = collection | beam.io.WriteToTFRecord(
             str(folder / "examples"), coder=beam.coders.PickleCoder()
         )
     files = [str(path) for path in folder.glob("examples-*")]

@@ -75,8 +75,8 @@ def test_a_token_far_back_in_a_large_file_changes_the_fingerprint_though_not_the
     paths = []
     for last in (40_000, 40_001):
         documents[-1][-1] = last
-        path = write_examples(tmp_path / str(last) / "a.tfrecord", documents)
-        paths.append(Path(path))
+        # Two files that differ in the last bytes only.
+        paths.append(Path(write_examples(tmp_path / str(last) / "a.tfrecord", documents)))
     before, after = (path.read_bytes() for path in paths)
     assert len(before) == len(after) > 1_500_000
     assert before[:1_500_000] == after[:1_500_000]
