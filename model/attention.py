@@ -123,10 +123,8 @@ def attend_to_earlier(
     documents_BT: tf.Tensor | None = None,
 ) -> tf.Tensor:
     """Returns float [B, T, N, H]: causal attention; the arguments as `dot_product_attention`'s."""
-    return dot_product_attention(
-        tf.transpose(query_BTNH, [0, 2, 1, 3]),
-        tf.transpose(key_BTNH, [0, 2, 3, 1]),
-        tf.transpose(value_BTNH, [0, 2, 3, 1]),
-        dropout,
-        documents_BT,
+    query_BNTH, key_BNSH, value_BNSH = (
+        tf.transpose(x, [0, 2, 1, 3]) for x in (query_BTNH, key_BTNH, value_BTNH)
     )
+    mixed_BNTH = dot_product_attention(query_BNTH, key_BNSH, value_BNSH, dropout, documents_BT)
+    return tf.transpose(mixed_BNTH, [0, 2, 1, 3])

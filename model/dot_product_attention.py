@@ -12,30 +12,28 @@ from model.kept import kept_value
 
 # Queries attend in chunks, each to the keys up to its own end: so about half of the scores, those
 # that the causal mask would hide, are never made. Smaller chunks save more of them, but make
-# smaller products; 128 is no faster than this at 512 positions (CPU).
-_QUERIES_AT_A_TIME = 256
+# smaller products: 64 and 256 are slower than this at 512 positions (CPU).
+_QUERIES_AT_A_TIME = 128
 
 
 def dot_product_attention(
     query_BNTH: tf.Tensor,
-    key_BNHS: tf.Tensor,
-    value_BNHS: tf.Tensor,
+    key_BNSH: tf.Tensor,
+    value_BNSH: tf.Tensor,
     dropout: Dropout | None = None,
     documents_BT: tf.Tensor | None = None,
 ) -> tf.Tensor:
-    """Returns float [B, T, N, H]: softmax(query @ key + mask) @ value of each head.
+    """Returns float [B, N, T, H]: softmax(query @ transpose(key) + mask) @ value of each head.
 
-    Vaswani et al. 2017, equation 1, the queries being scaled already. Keys and values have
-    positions last: so no product, forward or backward, has to transpose a [T, S] matrix, for
-    which XLA has but slow loops on a CPU.
+    Vaswani et al. 2017, equation 1, the queries being scaled already.
 
-    The backward pass is handed one matrix of that size, the softmax, negative where dropout drops
-    it: the sign is free, and a mask to read is faster than one to draw again.
+    The backward pass is handed one [T, S] matrix of each head, the softmax, negative where dropout
+    drops it: the sign is free, and a mask to read is faster than one to draw again.
 
     Args:
         query_BNTH: float.
-        key_BNHS: float, S = T.
-        value_BNHS: float, S = T.
+        key_BNSH: float, S = T.
+        value_BNSH: float, S = T.
         dropout: If given, what drops some of the softmax.
         documents_BT: As in `attention_bias`.
     """
@@ -44,10 +42,12 @@ def dot_product_attention(
 
     @tf.custom_gradient
     def attend(
-        query_BNTH: tf.Tensor, key_BNHS: tf.Tensor, value_BNHS: tf.Tensor
+        query_BNTH: tf.Tensor, key_BNSH: tf.Tensor, value_BNSH: tf.Tensor
     ) -> tuple[tf.Tensor, Callable[[tf.Tensor], tuple[tf.Tensor, ...]]]:
         def signed_softmax(begin: int, end: int | tf.Tensor) -> tf.Tensor:
-            scores_BNTS = tf.matmul(query_BNTH[:, :, begin:end], key_BNHS[..., :end])
+            scores_BNTS = tf.matmul(
+                query_BNTH[:, :, begin:end], key_BNSH[:, :, :end], transpose_b=True
+            )
             # Softmax in float32 whatever the compute type: its sums lose too much in 16 bits.
             scores_BNTS = _float32(scores_BNTS) + attention_bias(begin, end, documents_BT)
             softmax_BNTS = tf.cast(tf.nn.softmax(scores_BNTS), query_BNTH.dtype)
@@ -60,56 +60,56 @@ def dot_product_attention(
         for begin, end in chunks:
             softmaxes.append(kept_value(functools.partial(signed_softmax, begin, end)))
             weights_BNTS = tf.nn.relu(softmaxes[-1]) * scale
-            mixed.append(tf.matmul(value_BNHS[..., :end], weights_BNTS, transpose_b=True))
-        mixed_BTNH = kept_value(lambda: tf.transpose(tf.concat(mixed, axis=-1), [0, 3, 1, 2]))
+            mixed.append(tf.matmul(weights_BNTS, value_BNSH[:, :, :end]))
+        mixed_BNTH = kept_value(lambda: tf.concat(mixed, axis=2))
 
-        def gradient(upstream_BTNH: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        def gradient(upstream_BNTH: tf.Tensor) -> tuple[tf.Tensor, ...]:
             # Softmax' gradient subtracts a mean of what comes from above, weighted by the softmax:
             # over S terms, or over H of these (Dao et al. 2022, "FlashAttention", appendix B.2).
-            means_BTN = tf.reduce_sum(_float32(upstream_BTNH) * _float32(mixed_BTNH), axis=-1)
-            means_BNT1 = tf.transpose(means_BTN, [0, 2, 1])[..., None]
-            upstream_BNHT = tf.transpose(upstream_BTNH, [0, 2, 3, 1])
+            means_BNT1 = tf.reduce_sum(
+                _float32(upstream_BNTH) * _float32(mixed_BNTH), axis=-1, keepdims=True
+            )
             d_query, d_key, d_value = [], [], []
             for (begin, end), signed_BNTS in zip(chunks, softmaxes, strict=True):
                 d_chunk = _chunk_gradients(
                     query_BNTH[:, :, begin:end],
-                    key_BNHS[..., :end],
-                    value_BNHS[..., :end],
+                    key_BNSH[:, :, :end],
+                    value_BNSH[:, :, :end],
                     signed_BNTS,
                     scale,
                     means_BNT1[:, :, begin:end],
-                    upstream_BNHT[..., begin:end],
+                    upstream_BNTH[:, :, begin:end],
                 )
-                later = [[0, 0], [0, 0], [0, 0], [0, tf.shape(key_BNHS)[3] - end]]
+                later = [[0, 0], [0, 0], [0, tf.shape(key_BNSH)[2] - end], [0, 0]]
                 d_query.append(d_chunk[0])
                 d_key.append(tf.pad(d_chunk[1], later))
                 d_value.append(tf.pad(d_chunk[2], later))
             return tf.concat(d_query, axis=2), tf.add_n(d_key), tf.add_n(d_value)
 
-        return mixed_BTNH, gradient
+        return mixed_BNTH, gradient
 
-    return attend(query_BNTH, key_BNHS, value_BNHS)
+    return attend(query_BNTH, key_BNSH, value_BNSH)
 
 
 def _chunk_gradients(
     query_BNTH: tf.Tensor,
-    key_BNHS: tf.Tensor,
-    value_BNHS: tf.Tensor,
+    key_BNSH: tf.Tensor,
+    value_BNSH: tf.Tensor,
     signed_BNTS: tf.Tensor,
     scale: tf.Tensor,
     means_BNT1: tf.Tensor,
-    upstream_BNHT: tf.Tensor,
+    upstream_BNTH: tf.Tensor,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Returns gradients to the queries of a chunk and to the keys and values that they see."""
     weights_BNTS = tf.nn.relu(signed_BNTS) * scale
-    d_weights_BNTS = tf.matmul(upstream_BNHT, value_BNHS, transpose_a=True)
+    d_weights_BNTS = tf.matmul(upstream_BNTH, value_BNSH, transpose_b=True)
     by_weights_BNTS = _float32(weights_BNTS) * _float32(d_weights_BNTS)
     d_scores_BNTS = by_weights_BNTS - tf.abs(_float32(signed_BNTS)) * means_BNT1
     d_scores_BNTS = tf.cast(d_scores_BNTS, query_BNTH.dtype)
     return (
-        tf.matmul(d_scores_BNTS, key_BNHS, transpose_b=True),
-        tf.matmul(query_BNTH, d_scores_BNTS, transpose_a=True),
-        tf.matmul(upstream_BNHT, weights_BNTS),
+        tf.matmul(d_scores_BNTS, key_BNSH),
+        tf.matmul(d_scores_BNTS, query_BNTH, transpose_a=True),
+        tf.matmul(weights_BNTS, upstream_BNTH, transpose_a=True),
     )
 
 
