@@ -88,11 +88,7 @@ class Gradients:
         for value, d_value in zip(values, d_values, strict=True):
             index = next(i for i, variable in enumerate(variables) if variable is value)
             of_rows = gradients[index]
-            gradients[index] = (
-                d_value
-                if of_rows is None
-                else tf.tensor_scatter_nd_add(d_value, of_rows.indices[:, None], of_rows.values)
-            )
+            gradients[index] = d_value if of_rows is None else _add_rows(d_value, of_rows)
         return loss, [tf.convert_to_tensor(gradient) for gradient in gradients]
 
     def _loss_by_stream(
@@ -131,3 +127,11 @@ class Gradients:
                 for index, state in enumerate(self._dropout_states)
             ]
         )
+
+
+def _add_rows(dense: tf.Tensor, rows: tf.IndexedSlices) -> tf.Tensor:
+    """Returns their sum, in the memory of `dense`; `tf.tensor_scatter_nd_add` would copy it."""
+    # On a GPU rows that are there twice would be added at the same time.
+    indices, place = tf.unique(rows.indices)
+    values = tf.math.unsorted_segment_sum(rows.values, place, tf.size(indices))
+    return tf.raw_ops.InplaceAdd(x=dense, i=indices, v=values)
