@@ -17,4 +17,7 @@ def linear(layer: keras.layers.Dense, x: tf.Tensor, keep: bool = False) -> tf.Te
     kernel, bias = (tf.cast(value, x.dtype) for value in (layer.kernel, layer.bias))
     rows = tf.reshape(x, [-1, kernel.shape[0]])
     product = kept(tf.matmul, rows, kernel) if keep else tf.matmul(rows, kernel)
-    return tf.reshape(product + bias, tf.concat([tf.shape(x)[:-1], [layer.units]], axis=0))
+    # For one row XLA would add the bias as part of the product, which then has but one thread: not
+    # so if it is subtracted.
+    shifted = product - tf.negative(bias)
+    return tf.reshape(shifted, tf.concat([tf.shape(x)[:-1], [layer.units]], axis=0))
