@@ -72,7 +72,7 @@ class Decoder:
         Args:
             token_B: int32 [B].
             position_B: int32 [B]: where in its row the token stands.
-            cache: As the calls before this one gave it.
+            cache: As the call before this one gave it. It is overwritten: not to be used again.
 
         Returns:
             float32 [B, V].
@@ -81,20 +81,18 @@ class Decoder:
         logits_BV, keys, values = self._step(
             token_B, position_B, [key for key, _ in cache], [value for _, value in cache]
         )
-        batch, heads = tf.unstack(tf.shape(keys[0]))[:2]
-        row_BN, head_BN = tf.meshgrid(tf.range(batch), tf.range(heads), indexing="ij")
-        slot_BN = tf.tile(position_B[:, None], [1, heads])
-        slots_BN3 = tf.stack([row_BN, head_BN, slot_BN], axis=-1)
-        # Out here, where TensorFlow writes into the cache in place; a compiled program copies it.
-        return logits_BV, [
-            (
-                tf.tensor_scatter_nd_update(old_key_BNSH, slots_BN3, key_BNH),
-                tf.tensor_scatter_nd_update(old_value_BNSH, slots_BN3, value_BNH),
-            )
-            for (old_key_BNSH, old_value_BNSH), key_BNH, value_BNH in zip(
-                cache, keys, values, strict=True
-            )
-        ]
+        batch, heads, num_slots = tf.unstack(tf.shape(cache[0][0]))[:3]
+        slot_R = tf.range(batch * heads) * num_slots + tf.repeat(position_B, heads)
+        with tf.control_dependencies([logits_BV]):  # nothing reads the cache any more
+            return logits_BV, [
+                (
+                    _overwrite(key_BNSH, slot_R, new_key_BNH),
+                    _overwrite(value_BNSH, slot_R, new_value_BNH),
+                )
+                for (key_BNSH, value_BNSH), new_key_BNH, new_value_BNH in zip(
+                    cache, keys, values, strict=True
+                )
+            ]
 
     def cache_shapes(self) -> list[tuple[tf.TensorShape, tf.TensorShape]]:
         """Returns the static shapes of the cache's tensors, for a loop that carries them."""
@@ -172,6 +170,22 @@ class Decoder:
         embedding_VD = tf.cast(self._model.token_embedding.embeddings, hidden_BD.dtype)
         logits_VB = tf.matmul(embedding_VD, hidden_BD, transpose_b=True)
         return tf.cast(tf.transpose(logits_VB), tf.float32)
+
+
+def _overwrite(old_BNSH: tf.Tensor, slot_R: tf.Tensor, new_BNH: tf.Tensor) -> tf.Tensor:
+    """Returns `old_BNSH` with new vectors in one of S slots of each of R = B * N rows.
+
+    In place: a compiled program and `tf.tensor_scatter_nd_update` both copy the whole cache. With
+    eight rows of 1,024 positions of GPT-2 124M that takes two fifths of a step (CPU).
+
+    Args:
+        old_BNSH: float; what else reads it must have done so.
+        slot_R: int32, counted through all rows.
+        new_BNH: float.
+    """
+    shape = tf.shape(old_BNSH)
+    slots, vectors = (tf.reshape(x, [-1, shape[3]]) for x in (old_BNSH, new_BNH))
+    return tf.reshape(tf.raw_ops.InplaceUpdate(x=slots, i=slot_R, v=vectors), shape)
 
 
 def _rounded(length: tf.Tensor) -> tf.Tensor:
