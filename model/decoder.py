@@ -175,8 +175,8 @@ class Decoder:
 def _overwrite(old_BNSH: tf.Tensor, slot_R: tf.Tensor, new_BNH: tf.Tensor) -> tf.Tensor:
     """Returns `old_BNSH` with new vectors in one of S slots of each of R = B * N rows.
 
-    In place: a compiled program and `tf.tensor_scatter_nd_update` both copy the whole cache. With
-    eight rows of 1,024 positions of GPT-2 124M that takes two fifths of a step (CPU).
+    In place: a compiled program and `tf.tensor_scatter_nd_update` both copy the whole cache, which
+    for eight rows of 1,024 positions of GPT-2 124M is 0.6 GB a step.
 
     Args:
         old_BNSH: float; what else reads it must have done so.
