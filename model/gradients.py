@@ -130,7 +130,10 @@ class Gradients:
 
 
 def _add_rows(dense: tf.Tensor, rows: tf.IndexedSlices) -> tf.Tensor:
-    """Returns their sum, in the memory of `dense`; `tf.tensor_scatter_nd_add` would copy it."""
+    """Returns their sum, in the memory of `dense`, which must have no other reader.
+
+    `tf.tensor_scatter_nd_add` would copy it.
+    """
     # On a GPU rows that are there twice would be added at the same time.
     indices, place = tf.unique(rows.indices)
     values = tf.math.unsorted_segment_sum(rows.values, place, tf.size(indices))
