@@ -23,11 +23,13 @@ LIMITS = {
     ("kerashub", "xla", 8): 1.0,
     ("kerashub", "portable", 1): 1.0,
     ("kerashub", "portable", 8): 1.0,
+    ("xla", "int8", 1): 1.0,
+    ("xla", "int8", 8): 0.5,
 }
 
 
 def compare(peer: str, export: str, batch: int) -> Result:
-    """Compares tokens a second."""
+    """Compares tokens a second; the peer may be another export of ours."""
     ours, others = _measure(batch)[export], _measure(batch)[peer]
     return Result(
         name=f"decode_batch{batch}_{export}_vs_{peer}",
@@ -53,12 +55,24 @@ def one_row_vs_memory_limit() -> Result:
     )
 
 
+def int8_vs_memory_limit() -> Result:
+    """Compares tokens a second with what reading float32 weights, and nothing else, allows."""
+    int8, reading = _measure(1)["int8"], _measure(1)["memory"]
+    return Result(
+        name="decode_batch1_int8_vs_memory_limit",
+        ours=NEW_TOKENS / int8.seconds,
+        peer=1 / reading.seconds,
+        limit=1.0,
+        unit="tokens/s",
+    )
+
+
 @functools.cache
 def _measure(batch: int) -> dict[str, Measurement]:
     """Returns what was seen of all in one run; with one row of a memory reader too."""
     ours = {
         export: Worker(["-m", "benchmarks.workers.decode", str(batch), exported_gpt2(export)])
-        for export in ("xla", "portable")
+        for export in ("xla", "portable", "int8")
     }
     others = {
         peer: Worker(

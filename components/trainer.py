@@ -42,11 +42,11 @@ def run_fn(fn_args: Any) -> None:
 
     Args:
         fn_args: TFX's FnArgs. Its `custom_config` holds `model` and `training`, the fields of
-            `GPT2Config` and `TrainingConfig`; `stride`, the evaluation's; `xla`, see
-            `export_gpt2`; `start` and `serving_folder`, see `find_start`; `checkpoints`, the
-            folder below which each run has its own and the tokens are kept as files; and, if
-            several pods on Kubernetes are to do all this in place of this process, `job`, the
-            fields of `TrainingJobSpec`.
+            `GPT2Config` and `TrainingConfig`; `stride`, the evaluation's; `xla` and
+            `int8`, see `export_gpt2`; `start` and `serving_folder`, see `find_start`;
+            `checkpoints`, the folder below which each run has its own and the tokens are kept as
+            files; and, if several pods on Kubernetes are to do all this in place of this process,
+            `job`, the fields of `TrainingJobSpec`.
 
     Raises:
         ValueError: A configuration value is out of range, a split is shorter than a context, a
@@ -83,6 +83,7 @@ def run_fn(fn_args: Any) -> None:
             settings["stride"],
             start=start.description,
             xla=settings["xla"],
+            int8=settings["int8"],
             warm_up_prompts=_beginnings(eval_documents, context),
         )
         report = {

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from model.attention import Attend, attend_to_earlier
 from model.gpt2 import GPT2
+from model.one_row import matrix_times_column
 
 # Each block's keys and values by head, of the positions seen so far: float [B, N, S, H] each.
 Cache = list[tuple[tf.Tensor, tf.Tensor]]
@@ -37,6 +38,7 @@ class Decoder:
         self._xla = xla
         self._prefill = tf.function(self._prefill_pass, jit_compile=xla, autograph=False)
         self._step = tf.function(self._step_pass, jit_compile=xla, autograph=False)
+        self._one_row_step = tf.function(self._one_row_step_pass, jit_compile=xla, autograph=False)
 
     def prefill(
         self, ids_BT: tf.Tensor, lengths_B: tf.Tensor, num_slots: tf.Tensor
@@ -78,9 +80,15 @@ class Decoder:
             float32 [B, V].
             The cache.
         """
-        logits_BV, keys, values = self._step(
-            token_B, position_B, [key for key, _ in cache], [value for _, value in cache]
-        )
+        inputs = token_B, position_B, [key for key, _ in cache], [value for _, value in cache]
+        if self._model.is_int8:
+            logits_BV, keys, values = tf.cond(
+                tf.size(token_B) == 1,
+                lambda: self._one_row_step(*inputs),
+                lambda: self._step(*inputs),
+            )
+        else:
+            logits_BV, keys, values = self._step(*inputs)
         batch, heads, num_slots = tf.unstack(tf.shape(cache[0][0]))[:3]
         slot_R = tf.range(batch * heads) * num_slots + tf.repeat(position_B, heads)
         with tf.control_dependencies([logits_BV]):  # nothing reads the cache any more
@@ -155,6 +163,16 @@ class Decoder:
         x_B1D = self._through_blocks(token_B[:, None], position_B[:, None], attends)
         return self._logits(x_B1D[:, 0]), keys, values
 
+    def _one_row_step_pass(
+        self, token_B: tf.Tensor, position_B: tf.Tensor, *past: list[tf.Tensor]
+    ) -> tuple[tf.Tensor, list[tf.Tensor], list[tf.Tensor]]:
+        """Does what `_step_pass` does, with its one row known when the graph is built."""
+
+        def as_one_row(x: tf.Tensor) -> tf.Tensor:
+            return tf.reshape(x, [1, *tf.unstack(tf.shape(x)[1:])])
+
+        return self._step_pass(*tf.nest.map_structure(as_one_row, (token_B, position_B, *past)))
+
     def _through_blocks(
         self, ids_BT: tf.Tensor, positions: tf.Tensor, attends: list[Attend]
     ) -> tf.Tensor:
@@ -167,9 +185,16 @@ class Decoder:
     def _logits(self, x_BD: tf.Tensor) -> tf.Tensor:
         """Returns float32 [B, V]; the large matrix comes first, a third faster for few rows."""
         hidden_BD = self._model.final_norm(x_BD)
-        embedding_VD = tf.cast(self._model.token_embedding.embeddings, hidden_BD.dtype)
-        logits_VB = tf.matmul(embedding_VD, hidden_BD, transpose_b=True)
-        return tf.cast(tf.transpose(logits_VB), tf.float32)
+        layer = self._model.token_embedding
+        if self._model.is_int8 and hidden_BD.shape[0] == 1:
+            embedding_VD = tf.convert_to_tensor(layer.embeddings)
+            logits_BV = matrix_times_column(embedding_VD, hidden_BD[0])[None]
+        else:
+            embedding_VD = tf.cast(layer.embeddings, hidden_BD.dtype)
+            logits_BV = tf.transpose(tf.matmul(embedding_VD, hidden_BD, transpose_b=True))
+        if self._model.is_int8:
+            logits_BV /= layer.embeddings_scale
+        return tf.cast(logits_BV, tf.float32)
 
 
 def _overwrite(old_BNSH: tf.Tensor, slot_R: tf.Tensor, new_BNH: tf.Tensor) -> tf.Tensor:

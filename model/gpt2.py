@@ -180,8 +180,20 @@ class GPT2(keras.Model):
 
     def project(self, hidden_BTD: tf.Tensor) -> tf.Tensor:
         """Returns float32 [..., V]: logits of hidden states, by the tied token embedding."""
-        embedding_VD = tf.cast(self.token_embedding.embeddings, hidden_BTD.dtype)
+        embedding_VD = tf.cast(self.output_embedding(), hidden_BTD.dtype)
         return tf.cast(tf.matmul(hidden_BTD, embedding_VD, transpose_b=True), tf.float32)
+
+    def output_embedding(self) -> tf.Tensor:
+        """Returns float [V, D]: the token embedding, by which hidden states become logits."""
+        layer = self.token_embedding
+        if self.is_int8:
+            return tf.cast(layer.embeddings, tf.float32) / layer.embeddings_scale[:, None]
+        return tf.convert_to_tensor(layer.embeddings)
+
+    @property
+    def is_int8(self) -> bool:
+        """Whether the weights were rounded, see `model/int8.py`."""
+        return self.token_embedding.quantization_mode is not None
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return (*input_shape, self.config.vocab_size)

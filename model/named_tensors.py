@@ -9,8 +9,8 @@ import tensorflow as tf
 
 Shape = tuple[int, ...]
 
-# What becomes float32 without losing anything.
-_DTYPES = ("float32", "float16", "bfloat16")
+# What a variable's type can hold without losing anything.
+_DTYPES = {"float32": ("float32", "float16", "bfloat16"), "int8": ("int8",)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,26 +44,30 @@ def assign_all(
 
     Args:
         variables: What is to be assigned, by the names that the source has for them.
-        tensors: The source; 16-bit tensors become float32.
+        tensors: The source; 16-bit tensors become float32 in a variable of that type.
         stored_shape: From a name and its variable's shape to the shape that the source gives the
             same numbers.
 
     Raises:
         ValueError: Names every tensor that is missing, extra, of another shape or of a type that
-            float32 cannot hold.
+            its variable cannot hold.
     """
     expected = {
         name: stored_shape(name, tuple(variable.shape)) for name, variable in variables.items()
     }
-    problems = _differences(expected, tensors)
+    dtypes = {name: _DTYPES[variable.dtype] for name, variable in variables.items()}
+    problems = _differences(expected, dtypes, tensors)
     if problems:
         listed = "\n".join(f"  {problem}" for problem in problems)
         raise ValueError(f"{tensors.source} does not hold this model's tensors:\n{listed}")
     for name, variable in variables.items():
-        variable.assign(tensors.read(name).astype(np.float32, copy=False).reshape(variable.shape))
+        value = tensors.read(name).astype(variable.dtype, copy=False)
+        variable.assign(value.reshape(variable.shape))
 
 
-def _differences(expected: Mapping[str, Shape], tensors: Tensors) -> list[str]:
+def _differences(
+    expected: Mapping[str, Shape], dtypes: Mapping[str, tuple[str, ...]], tensors: Tensors
+) -> list[str]:
     """Returns a line for each name that is missing, extra, or has another shape or type."""
     found = tensors.shapes
     missing = [name for name in expected if name not in found]
@@ -78,9 +82,9 @@ def _differences(expected: Mapping[str, Shape], tensors: Tensors) -> list[str]:
             if found[name] != expected[name]
         ),
         *(
-            f"wrong type: {name} must be {', '.join(_DTYPES)}, got {tensors.dtypes[name]}"
+            f"wrong type: {name} must be {', '.join(dtypes[name])}, got {tensors.dtypes[name]}"
             for name in shared
-            if tensors.dtypes[name] not in _DTYPES
+            if tensors.dtypes[name] not in dtypes[name]
         ),
     ]
 

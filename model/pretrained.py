@@ -38,12 +38,19 @@ def is_exported_model(folder: str | os.PathLike[str]) -> bool:
     return find_form(folder) == _SAVED_MODEL
 
 
-def load_pretrained(folder: str | os.PathLike[str]) -> GPT2:
+def load_pretrained(folder: str | os.PathLike[str], allow_int8: bool = False) -> GPT2:
     """Returns the GPT-2 in `folder`, whichever of the three forms it has.
+
+    Args:
+        folder: Where the weights are.
+        allow_int8: As in `load_exported`.
 
     Raises:
         ValueError: `folder` has none of the forms, or more than one, or what is in it does not
             make a GPT-2.
     """
-    _, read = _FORMS[find_form(folder)]
+    form = find_form(folder)
+    if form == _SAVED_MODEL:
+        return load_exported(folder, allow_int8)
+    _, read = _FORMS[form]
     return read(folder)

@@ -62,7 +62,7 @@ def document_nll(model: GPT2, documents: tf.RaggedTensor, stride: int) -> tf.Ten
         hidden_GTD = model.hidden_states(tf.gather(inputs_N, position_GT))
         nll_N = token_nll(
             tf.boolean_mask(hidden_GTD, is_scored_GT),
-            tf.convert_to_tensor(model.token_embedding.embeddings),
+            model.output_embedding(),
             tf.gather(targets_N, tf.boolean_mask(position_GT, is_scored_GT)),
         )
         window_N = tf.where(is_scored_GT)[:, 0]

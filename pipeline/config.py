@@ -93,11 +93,13 @@ class ServingConfig(ServerOptions):
 
     Args:
         xla: Whether XLA compiles the exported model's generation, see `export_gpt2`.
+        int8: Whether the exported model's weights are rounded to 8 bits, see `export_gpt2`.
         infra_validator: Whether TFX's InfraValidator loads each candidate in a stock TF Serving,
             too; that needs Docker.
     """
 
     xla: bool = False
+    int8: bool = False
     infra_validator: bool = False
 
     def __post_init__(self) -> None:
@@ -107,6 +109,8 @@ class ServingConfig(ServerOptions):
                 "infra_validator must be false where xla is true: the server that it starts has "
                 "no XLA, and loads no such model"
             )
+        if self.int8 and not self.xla:
+            raise ValueError("xla must be true where int8 is true, which is slow without")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -152,6 +156,11 @@ class PipelineConfig:
             raise ValueError(
                 f"model.vocab_size must be {VOCAB_SIZE}, the size of GPT-2's vocabulary, "
                 f"got {self.model.vocab_size}"
+            )
+        if self.start == "production" and self.serving.int8:
+            raise ValueError(
+                "start must not be 'production' where serving.int8 is true: what is pushed then "
+                "can't be trained further"
             )
         if self.kubeflow.training_job:
             self.kubeflow.training_job.check_training(self.training)

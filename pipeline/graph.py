@@ -126,6 +126,7 @@ def _trainer(
             "training": dataclasses.asdict(config.training),
             "stride": config.stride,
             "xla": config.serving.xla,
+            "int8": config.serving.int8,
             "start": config.start,
             "start_files": list(start_files),
             "serving_folder": serving_base,

@@ -75,7 +75,7 @@ def score_files(
     """
     is_exported = is_exported_model(model_folder)
     documents = read_documents(files)
-    model = load_pretrained(model_folder)
+    model = load_pretrained(model_folder, allow_int8=True)
     if model.config.vocab_size != VOCAB_SIZE:
         raise ValueError(
             f"{model_folder} must have GPT-2's vocabulary of {VOCAB_SIZE} ids, "

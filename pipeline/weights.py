@@ -42,6 +42,11 @@ def add_weights_parsers(commands: Any, common: argparse.ArgumentParser) -> None:
         action="store_true",
         help="have XLA compile generation: faster, but only for servers on which XLA is enabled",
     )
+    added.add_argument(
+        "--int8",
+        action="store_true",
+        help="round the weights to 8 bits, to be served with --xla; they can't be trained then",
+    )
     added.set_defaults(command=_import)
 
     description = "Write a model in Hugging Face's form."
@@ -72,6 +77,7 @@ def _import(options: argparse.Namespace) -> None:
             stride=stride,
             start=f"weights {options.source}",
             xla=options.xla,
+            int8=options.int8,
             warm_up_prompts=_WARM_UP_PROMPTS,
         )
     print(f"wrote {options.out}: {model.count_params():,} parameters")

@@ -46,6 +46,7 @@ def write_task(folder: Path, **changes: Any) -> Path:
         "training": TRAINING | changes,
         "stride": 6,
         "xla": False,
+        "int8": False,
         "start": "scratch",
         "serving_folder": str(folder / "serving"),
         "checkpoints": str(folder / "checkpoints"),

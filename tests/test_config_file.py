@@ -131,6 +131,10 @@ def test_all_that_a_run_writes_lies_below_output(write):
         ("beam.workers=0", "beam: workers must be >= 1, got 0"),
         ("serving.port=70000", "serving: port must be in [0, 65535], got 70000"),
         (
+            "serving.int8=true",
+            "serving: xla must be true where int8 is true, which is slow without",
+        ),
+        (
             "training.strategy.num_devices=2",
             "training.strategy: num_devices is for strategy 'mirrored' only, got "
             "name='one_device' with num_devices=2",
@@ -175,6 +179,15 @@ def test_all_that_a_run_writes_lies_below_output(write):
 )
 def test_a_bad_value_is_told_by_its_key_the_value_and_the_rule(write, override, problem):
     assert problems_of(write(MINIMAL), override) == [problem]
+
+
+def test_weights_in_8_bits_cannot_be_what_training_starts_from(write):
+    path, int8 = write(MINIMAL), ["serving.xla=true", "serving.int8=true"]
+    assert load_config(path, int8).serving.int8
+    assert problems_of(path, *int8, "start=production") == [
+        "the file: start must not be 'production' where serving.int8 is true: what is pushed then "
+        "can't be trained further"
+    ]
 
 
 def test_the_model_is_named_like_the_pipeline_when_it_has_no_name_of_its_own(write):

@@ -51,6 +51,7 @@ def test_the_description_says_what_was_exported(folder):
         "model": SIZES,
         "stride": 4,
         "start": "weights: elsewhere",
+        "int8": False,
     }
     assert read_description(folder)["model"] == SIZES
     assert read_stride(folder) == 4

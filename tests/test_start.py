@@ -264,6 +264,7 @@ def arguments(folder: Path, start: str, **sizes: Any) -> SimpleNamespace:
             "training": TRAINING,
             "stride": 6,
             "xla": False,
+            "int8": False,
             "start": start,
             "serving_folder": str(folder / "serving"),
             "checkpoints": str(folder / "checkpoints"),

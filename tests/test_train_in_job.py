@@ -39,6 +39,7 @@ SETTINGS: dict[str, Any] = {
     },
     "stride": 6,
     "xla": False,
+    "int8": False,
     "start": "scratch",
 }
 

@@ -1,9 +1,9 @@
 """Writes the SavedModel of a GPT-2 124M with random weights.
 
-python -m benchmarks.workers.export FOLDER [--xla]
+python -m benchmarks.workers.export FOLDER [--xla] [--int8]
 """
 
-import sys
+import argparse
 
 import keras
 
@@ -13,10 +13,16 @@ from model.gpt2 import GPT2
 
 def main() -> None:
     """Exports it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder")
+    for option in ("--xla", "--int8"):
+        parser.add_argument(option, action="store_true")
+    options = parser.parse_args()
     keras.utils.set_random_seed(0)
     model = GPT2()
     model.build((None, model.config.max_length))
-    export_gpt2(model, sys.argv[1], stride=model.config.max_length, xla="--xla" in sys.argv)
+    context = model.config.max_length
+    export_gpt2(model, options.folder, stride=context, xla=options.xla, int8=options.int8)
 
 
 if __name__ == "__main__":
