@@ -37,7 +37,7 @@ BENCHMARKS: dict[str, tuple[Any, ...]] = {
     "encode_200_words_ms": ("benchmarks.encode_prompt:run",),
     "server_8_clients_vs_1": ("benchmarks.server_throughput:run",),
     "decode_batch1_xla_vs_memory_limit": ("benchmarks.decoding:one_row_vs_memory_limit",),
-    "decode_batch1_int8_vs_memory_limit": ("benchmarks.decoding:int8_vs_memory_limit",),
+    "decode_batch1_int8_vs_float32_limit": ("benchmarks.decoding:int8_vs_float32_limit",),
     "decode_batch1_int8_vs_xla": ("benchmarks.decoding:compare", "xla", "int8", 1),
     "decode_batch8_int8_vs_xla": ("benchmarks.decoding:compare", "xla", "int8", 8),
 } | {

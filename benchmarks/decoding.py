@@ -1,7 +1,7 @@
 """How fast the exported GPT-2 124M continues prompts, beside others' and the memory's speed.
 
-Greedy, in float32, 32 tokens of a prompt and 64 new ones, random weights; all that a call does is
-counted, the pass over the prompt included.
+Greedy, in float32 but for the export in 8 bits, 32 tokens of a prompt and 64 new ones, random
+weights; all that a call does is counted, the pass over the prompt included.
 """
 
 import functools
@@ -23,7 +23,7 @@ LIMITS = {
     ("kerashub", "xla", 8): 1.0,
     ("kerashub", "portable", 1): 1.0,
     ("kerashub", "portable", 8): 1.0,
-    ("xla", "int8", 1): 1.0,
+    ("xla", "int8", 1): 1.3,
     ("xla", "int8", 8): 0.5,
 }
 
@@ -55,11 +55,11 @@ def one_row_vs_memory_limit() -> Result:
     )
 
 
-def int8_vs_memory_limit() -> Result:
+def int8_vs_float32_limit() -> Result:
     """Compares tokens a second with what reading float32 weights, and nothing else, allows."""
     int8, reading = _measure(1)["int8"], _measure(1)["memory"]
     return Result(
-        name="decode_batch1_int8_vs_memory_limit",
+        name="decode_batch1_int8_vs_float32_limit",
         ours=NEW_TOKENS / int8.seconds,
         peer=1 / reading.seconds,
         limit=1.0,

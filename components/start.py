@@ -6,8 +6,9 @@ import os
 
 from components.versions import newest_version
 from model.config import GPT2Config
+from model.exported import check_floats
 from model.gpt2 import GPT2
-from model.pretrained import find_form, load_pretrained
+from model.pretrained import is_exported_model, load_pretrained
 
 SCRATCH, PRODUCTION = "scratch", "production"
 
@@ -59,15 +60,21 @@ def find_start(start: str, serving_folder: str, config: GPT2Config) -> Start:
     return Start(model, description, digest.hexdigest())
 
 
-def list_start_files(start: str) -> list[str]:
+def list_start_files(start: str, serving_folder: str) -> list[str]:
     """Returns name, size and time of change of the files in the folder to start from, if it is one.
 
     The cache's key has them, so that other weights in the same folder are trained from anew. What
     is in production is left out: it changes with every push, and that alone is no reason to train.
 
+    Args:
+        start: As `find_start` takes it.
+        serving_folder: Likewise.
+
     Raises:
-        ValueError: There is no such folder, or it holds no weights.
+        ValueError: There is no such folder, it holds no weights, or these are in 8 bits.
     """
+    if start == PRODUCTION and (version := newest_version(serving_folder)) is not None:
+        check_floats(os.path.join(serving_folder, str(version)))
     if start in (SCRATCH, PRODUCTION):
         return []
     if not os.path.isdir(start):
@@ -75,7 +82,8 @@ def list_start_files(start: str) -> list[str]:
             f"start must be {SCRATCH!r}, {PRODUCTION!r} or a folder with weights, got {start!r}, "
             "which is no folder"
         )
-    find_form(start)
+    if is_exported_model(start):
+        check_floats(start)
     # Not by TensorFlow's stat, which knows whole seconds only.
     files = (os.path.join(folder, name) for folder, _, names in os.walk(start) for name in names)
     return [f"{file} {os.path.getsize(file)} {os.path.getmtime(file)}" for file in sorted(files)]

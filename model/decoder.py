@@ -29,7 +29,7 @@ class Decoder:
 
     Args:
         model: The model.
-        xla: Whether XLA compiles the two passes. A server without XLA cannot run them then.
+        xla: Whether XLA compiles the passes. A server without XLA cannot run them then.
     """
 
     def __init__(self, model: GPT2, xla: bool = False) -> None:
@@ -82,6 +82,7 @@ class Decoder:
         """
         inputs = token_B, position_B, [key for key, _ in cache], [value for _, value in cache]
         if self._model.is_int8:
+            # Several rows are faster with the weights written out as floats: see `linear`.
             logits_BV, keys, values = tf.cond(
                 tf.size(token_B) == 1,
                 lambda: self._one_row_step(*inputs),
@@ -167,11 +168,7 @@ class Decoder:
         self, token_B: tf.Tensor, position_B: tf.Tensor, *past: list[tf.Tensor]
     ) -> tuple[tf.Tensor, list[tf.Tensor], list[tf.Tensor]]:
         """Does what `_step_pass` does, with its one row known when the graph is built."""
-
-        def as_one_row(x: tf.Tensor) -> tf.Tensor:
-            return tf.reshape(x, [1, *tf.unstack(tf.shape(x)[1:])])
-
-        return self._step_pass(*tf.nest.map_structure(as_one_row, (token_B, position_B, *past)))
+        return self._step_pass(tf.reshape(token_B, [1]), tf.reshape(position_B, [1]), *past)
 
     def _through_blocks(
         self, ids_BT: tf.Tensor, positions: tf.Tensor, attends: list[Attend]
@@ -192,9 +189,8 @@ class Decoder:
         else:
             embedding_VD = tf.cast(layer.embeddings, hidden_BD.dtype)
             logits_BV = tf.transpose(tf.matmul(embedding_VD, hidden_BD, transpose_b=True))
-        if self._model.is_int8:
-            logits_BV /= layer.embeddings_scale
-        return tf.cast(logits_BV, tf.float32)
+        logits_BV = tf.cast(logits_BV, tf.float32)
+        return logits_BV / layer.embeddings_scale if self._model.is_int8 else logits_BV
 
 
 def _overwrite(old_BNSH: tf.Tensor, slot_R: tf.Tensor, new_BNH: tf.Tensor) -> tf.Tensor:

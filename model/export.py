@@ -42,13 +42,14 @@ def export_gpt2(
         xla: Whether generation is compiled by XLA when it runs: faster, but only a server on which
             XLA is enabled can run it. Without it any can.
         int8: Whether the weights are rounded to 8 bits, see `model/int8.py`: less to read at each
-            token of one prompt alone, if XLA compiles it, and slower without or for many prompts.
+            token of one prompt alone, slower for several. Only with `xla`.
         warm_up_prompts: What a server continues before it makes the model available; they and a
             few tokens more must fit the context. None are written if there are none.
 
     Raises:
-        ValueError: `stride` is out of its range, `int8` is without `xla`, or the vocabulary is not
-            GPT-2's, whose `<|endoftext|>` scoring and generation rely on.
+        ValueError: `stride` is out of its range, `int8` is without `xla`, the model's weights are
+            in 8 bits already, or the vocabulary is not GPT-2's, whose `<|endoftext|>` scoring and
+            generation rely on.
     """
     config = model.config
     if config.vocab_size != VOCAB_SIZE:
@@ -56,6 +57,8 @@ def export_gpt2(
             f"vocab_size must be {VOCAB_SIZE}, the size of GPT-2's vocabulary, for a model to be "
             f"scored or served, got {config.vocab_size}"
         )
+    if model.is_int8:
+        raise ValueError("the model must have weights in floats, got 8 bits")
     if int8 and not xla:
         raise ValueError("xla must be true where int8 is true, which is slow without")
     served = ServedGPT2(int8_copy(model) if int8 else model, stride, xla)

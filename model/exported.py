@@ -1,6 +1,7 @@
 """An exported SavedModel as a source of weights."""
 
 import os
+from typing import Any
 
 from model.export import read_description
 from model.gpt2 import GPT2
@@ -25,15 +26,12 @@ def load_exported(folder: str | os.PathLike[str], allow_int8: bool = False) -> G
             extra, of another shape or cut off.
     """
     folder = os.fspath(folder)
+    if not allow_int8:
+        check_floats(folder)
     description = read_description(folder)
-    is_int8 = description.get("int8", False)  # not there in a model of before there were any
-    if is_int8 and not allow_int8:
-        raise ValueError(
-            f"{folder} must have weights in floats, got 8 bits: it can be scored and served only"
-        )
     model = GPT2(**description["model"])
     model.build((None, model.config.max_length))
-    if is_int8:
+    if _is_int8(description):
         round_to_int8(model)
     saved = checkpoint_tensors(folder, os.path.join(folder, "variables", "variables"))
     assign_all(
@@ -41,3 +39,20 @@ def load_exported(folder: str | os.PathLike[str], allow_int8: bool = False) -> G
         saved.only(lambda name: name.startswith("weights/")),
     )
     return model
+
+
+def check_floats(folder: str | os.PathLike[str]) -> None:
+    """Reads no weights.
+
+    Raises:
+        ValueError: `folder` is no model that `export_gpt2` wrote, or its weights are in 8 bits.
+    """
+    if _is_int8(read_description(folder)):
+        raise ValueError(
+            f"{os.fspath(folder)} must have weights in floats, got 8 bits, which can be scored and "
+            "served only; its run, once more with serving.int8=false, exports floats"
+        )
+
+
+def _is_int8(description: dict[str, Any]) -> bool:
+    return description.get("int8", False)  # not there in a model of before there were any

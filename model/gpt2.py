@@ -193,7 +193,7 @@ class GPT2(keras.Model):
     @property
     def is_int8(self) -> bool:
         """Whether the weights were rounded, see `model/int8.py`."""
-        return self.token_embedding.quantization_mode is not None
+        return self.token_embedding.quantization_mode == "int8"
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return (*input_shape, self.config.vocab_size)

@@ -63,8 +63,10 @@ def write_huggingface(model: GPT2, folder: str | os.PathLike[str]) -> None:
     """Writes a model so that Hugging Face's `GPT2LMHeadModel.from_pretrained(folder)` reads it.
 
     Raises:
-        ValueError: `folder` exists.
+        ValueError: `folder` exists, or the model's weights are in 8 bits.
     """
+    if model.is_int8:
+        raise ValueError("the model must have weights in floats, got 8 bits")
     tensors = {
         name: np.ascontiguousarray(variable.numpy())
         for name, variable in huggingface_names(model, _PREFIX).items()

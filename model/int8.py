@@ -1,9 +1,10 @@
 """Weights in 8 bits, for serving: a quarter of the bytes to read at each token.
 
-Each column of a matrix has a scale of its own, each row of the token embedding, and is rounded to
-multiples of it from -127 to 127. Products read the rounded weights as they are and divide by the
-scale afterwards; activations stay in floating point. Only matrices that each token reads whole are
-rounded: position embedding, norms and biases are not.
+Each column of a matrix, and each row of the token embedding, has a scale, 127 / its largest
+absolute value; a weight times its scale is rounded to a whole number from -127 to 127, as Keras
+does it. Products take the whole numbers and are divided by the scale afterwards. Activations stay
+in floats: Keras' own layers round them too. Only matrices that each token reads whole are rounded:
+position embedding, norms and biases are not.
 """
 
 import keras

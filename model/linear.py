@@ -16,7 +16,7 @@ def linear(layer: keras.layers.Dense, x: tf.Tensor, keep: bool = False) -> tf.Te
         keep: Whether the product is kept for a backward pass that is a program of its own.
     """
     rows = tf.reshape(x, [-1, layer.kernel.shape[0]])
-    is_int8 = layer.quantization_mode is not None
+    is_int8 = layer.quantization_mode == "int8"
     if is_int8 and rows.shape[0] == 1:
         product = row_times_matrix(rows[0], tf.convert_to_tensor(layer.kernel))[None]
     else:

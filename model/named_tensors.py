@@ -44,7 +44,7 @@ def assign_all(
 
     Args:
         variables: What is to be assigned, by the names that the source has for them.
-        tensors: The source; 16-bit tensors become float32 in a variable of that type.
+        tensors: The source; 16-bit tensors become float32 where the variable is.
         stored_shape: From a name and its variable's shape to the shape that the source gives the
             same numbers.
 

@@ -93,7 +93,9 @@ class ServingConfig(ServerOptions):
 
     Args:
         xla: Whether XLA compiles the exported model's generation, see `export_gpt2`.
-        int8: Whether the exported model's weights are rounded to 8 bits, see `export_gpt2`.
+        int8: Whether the exported model's weights are rounded to 8 bits, see `export_gpt2`. That is
+            for calls of one prompt at a time. The same run with false exports floats, without
+            training again.
         infra_validator: Whether TFX's InfraValidator loads each candidate in a stock TF Serving,
             too; that needs Docker.
     """
@@ -159,7 +161,7 @@ class PipelineConfig:
             )
         if self.start == "production" and self.serving.int8:
             raise ValueError(
-                "start must not be 'production' where serving.int8 is true: what is pushed then "
+                "start must not be 'production' where serving.int8 is true: weights in 8 bits "
                 "can't be trained further"
             )
         if self.kubeflow.training_job:

@@ -32,7 +32,9 @@ def create_pipeline(config: PipelineConfig) -> tfx_pipeline.Pipeline:
     return tfx_pipeline.Pipeline(
         pipeline_name=config.name,
         pipeline_root=config.pipeline_root,
-        components=create_components(config, config.serving_base, list_start_files(config.start)),
+        components=create_components(
+            config, config.serving_base, list_start_files(config.start, config.serving_base)
+        ),
         enable_cache=config.cache,
         metadata_connection_config=tfx.orchestration.metadata.sqlite_metadata_connection_config(
             config.metadata_path

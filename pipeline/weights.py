@@ -65,6 +65,8 @@ def _import(options: argparse.Namespace) -> None:
     from model.sizes import check_size
     from model.staged_folder import check_absent, staged_folder
 
+    if options.int8 and not options.xla:
+        raise ValueError("--xla must be given where --int8 is, which is slow without")
     check_absent(options.out)  # before seconds of reading
     model = load_pretrained(options.source)
     if options.size is not None:

@@ -69,6 +69,19 @@ def windows_nll(model: NumpyGPT2, document: list[int], stride: int, end: int = 5
     return total
 
 
+def plain_greedy(
+    model: NumpyGPT2, prompt: list[int], max_new_tokens: int, end: int = 50256
+) -> list[int]:
+    """The likeliest token, again and again, up to `end`, which is left out."""
+    ids = list(prompt)
+    for _ in range(max_new_tokens):
+        token = int(model.logits(ids)[-1].argmax())
+        if token == end:
+            break
+        ids.append(token)
+    return ids[len(prompt) :]
+
+
 def float64(variable: Any) -> np.ndarray:
     return np.array(variable, np.float64)
 

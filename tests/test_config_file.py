@@ -185,7 +185,7 @@ def test_weights_in_8_bits_cannot_be_what_training_starts_from(write):
     path, int8 = write(MINIMAL), ["serving.xla=true", "serving.int8=true"]
     assert load_config(path, int8).serving.int8
     assert problems_of(path, *int8, "start=production") == [
-        "the file: start must not be 'production' where serving.int8 is true: what is pushed then "
+        "the file: start must not be 'production' where serving.int8 is true: weights in 8 bits "
         "can't be trained further"
     ]
 

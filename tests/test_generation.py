@@ -9,7 +9,7 @@ import tensorflow as tf
 from model.decoder import Decoder
 from model.generation import HasStopped, generate
 from model.sampling import Sampling
-from tests.numpy_gpt2 import NumpyGPT2
+from tests.numpy_gpt2 import NumpyGPT2, plain_greedy
 from tests.small_models import random_gpt2, reciting_gpt2
 
 END = 50256
@@ -81,16 +81,6 @@ def run(*args: Any, **settings: Any) -> list[list[int]]:
 
 
 # --- greedy ---
-
-
-def plain_greedy(model: NumpyGPT2, prompt: list[int], max_new_tokens: int) -> list[int]:
-    ids = list(prompt)
-    for _ in range(max_new_tokens):
-        token = int(model.logits(ids)[-1].argmax())
-        if token == END:
-            break
-        ids.append(token)
-    return ids[len(prompt) :]
 
 
 PROMPTS = [[1], [2, 3, 4, 5, 6], [END, 7], [8, 9, 10]]

@@ -1,6 +1,7 @@
 """model/int8.py: the weights in 8 bits, what they compute, and where they are refused."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,17 +9,18 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from components.start import find_start
+from components.start import find_start, list_start_files
 from model.decoder import Decoder
 from model.export import export_gpt2, read_description
 from model.exported import load_exported
 from model.gpt2 import GPT2
+from model.huggingface import write_huggingface
 from model.int8 import int8_copy
+from model.one_row import matrix_times_column, row_times_matrix
 from pipeline.score import score_files
-from tests.numpy_gpt2 import NumpyGPT2, windows_nll
+from tests.numpy_gpt2 import NumpyGPT2, plain_greedy, windows_nll
 from tests.saved_models import Served
 from tests.small_models import random_gpt2
-from tests.test_generation import call, plain_greedy
 
 CONTEXT = 16
 
@@ -73,25 +75,39 @@ def test_the_logits_are_those_of_the_rounded_weights_and_not_of_the_others():
 def test_matrices_are_in_8_bits_and_the_rest_and_the_original_are_not(model):
     before = [np.array(weight) for weight in model.weights]
     copy = int8_copy(model)
-    assert {weight.name for weight in copy.weights if weight.dtype == "int8"} == {
-        "embeddings",
-        "kernel",
-    }
-    assert sum(weight.dtype == "int8" for weight in copy.weights) == 1 + 4 * len(copy.blocks)
-    assert copy.position_embedding.embeddings.dtype == "float32"
+    rounded = [weight.path for weight in copy.weights if weight.dtype == "int8"]
+    assert rounded[0].endswith("/token_embedding/embeddings")
+    assert [path.rsplit("/", 1)[1] for path in rounded[1:]] == ["kernel"] * 4 * len(copy.blocks)
     assert copy.is_int8
     assert not model.is_int8
     for weight, value in zip(model.weights, before, strict=True):
         np.testing.assert_array_equal(np.array(weight), value)
 
 
-@pytest.mark.parametrize("prompts", [[[2, 3, 4, 5, 6]], [[1], [2, 3, 4, 5, 6], [8, 9, 10]]])
-def test_one_row_and_several_are_continued_by_the_rounded_weights(model, rounded, prompts):
-    expected = [plain_greedy(rounded, prompt, 6) for prompt in prompts]
-    ids, counts, _ = call(model, prompts, 6, decoder=Decoder(int8_copy(model), xla=True))
-    rows = ids.numpy().tolist()
-    assert [row[:n] for row, n in zip(rows, counts.numpy(), strict=True)] == expected
-    assert len(expected[0]) > 1
+def test_a_step_of_one_row_reads_8_bits_in_all_its_products(model, rounded, monkeypatch):
+    called = []
+
+    def counting(function: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:
+        def call(*arguments: tf.Tensor) -> tf.Tensor:
+            called.append(function.__name__)
+            return function(*arguments)
+
+        return call
+
+    monkeypatch.setattr("model.linear.row_times_matrix", counting(row_times_matrix))
+    monkeypatch.setattr("model.decoder.matrix_times_column", counting(matrix_times_column))
+    decoder = Decoder(int8_copy(model), xla=True)
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 2], tf.int32)])
+    def logits_behind_two(ids_B2: tf.Tensor) -> tf.Tensor:
+        one_B = tf.ones_like(ids_B2[:, 0])
+        _, cache = decoder.prefill(ids_B2[:, :1], one_B, 2)
+        return decoder.step(ids_B2[:, 1], one_B, cache)[0]
+
+    found = logits_behind_two(tf.constant([[3, 1]]))
+    # The passes over prompts and over several rows were traced too, and call neither.
+    assert called == ["row_times_matrix"] * 4 * len(model.blocks) + ["matrix_times_column"]
+    np.testing.assert_allclose(found[0], rounded.logits([3, 1])[1], rtol=1e-4, atol=0.02)
 
 
 def test_what_is_exported_scores_and_continues_by_the_rounded_weights(folder, rounded):
@@ -102,27 +118,23 @@ def test_what_is_exported_scores_and_continues_by_the_rounded_weights(folder, ro
     example.features.feature["num_bytes"].int64_list.value.append(24)
     scored = served.call("evaluate", examples=[example.SerializeToString()])
     np.testing.assert_allclose(scored["sum_nll"], [windows_nll(rounded, ids, CONTEXT)], rtol=1e-4)
-    prompt = [2, 3, 4, 5, 6]
-    outputs = served.call("generate_ids", ids=[prompt], lengths=[5], max_new_tokens=[6])
-    assert outputs["ids"].tolist() == [plain_greedy(rounded, prompt, 6)]
+    for prompts in [[[2, 3, 4, 5, 6]], [[1] * 5, [2, 3, 4, 5, 6], [7, 8, 9, 10, 11]]]:
+        outputs = served.call(
+            "generate_ids", ids=prompts, lengths=[5] * len(prompts), max_new_tokens=[6]
+        )
+        expected = [plain_greedy(rounded, prompt, 6) for prompt in prompts]
+        assert outputs["ids"].tolist() == expected
 
 
-def test_the_file_is_about_a_quarter(folder, model, tmp_path):
-    export_gpt2(model, tmp_path, stride=CONTEXT, xla=True)
-    int8, floats = (
-        sum(path.stat().st_size for path in (place / "variables").iterdir())
-        for place in (folder, tmp_path)
-    )
-    assert int8 < 0.4 * floats  # a small model's scales weigh more
-
-
-def test_it_can_be_scored_by_the_command_line(folder, rounded, tmp_path):
+def test_its_files_are_scored(folder, rounded, tmp_path):
     (tmp_path / "text.txt").write_text("to be")
     (score,) = score_files(str(folder), [str(tmp_path / "text.txt")]).values()
     np.testing.assert_allclose(score.nll, windows_nll(rounded, [1462, 307, 50256], CONTEXT), 1e-4)
 
 
-def test_it_comes_back_bit_for_bit_where_it_is_wanted_and_is_refused_elsewhere(folder, model):
+def test_it_comes_back_bit_for_bit_where_it_is_wanted_and_is_refused_elsewhere(
+    folder, model, tmp_path
+):
     assert read_description(folder)["int8"] is True
     loaded = load_exported(folder, allow_int8=True)
     for before, after in zip(int8_copy(model).weights, loaded.weights, strict=True):
@@ -133,6 +145,18 @@ def test_it_comes_back_bit_for_bit_where_it_is_wanted_and_is_refused_elsewhere(f
         load_exported(folder)
     with pytest.raises(ValueError, match=refusal):
         find_start(str(folder), "", model.config)
+    in_floats = "the model must have weights in floats, got 8 bits"
+    with pytest.raises(ValueError, match=in_floats):
+        export_gpt2(loaded, tmp_path / "1", stride=CONTEXT, xla=True)
+    with pytest.raises(ValueError, match=in_floats):
+        write_huggingface(loaded, tmp_path / "1")
+    assert not (tmp_path / "1").exists()
+
+
+def test_it_is_refused_as_a_start_before_anything_runs(folder):
+    for start in (str(folder), "production"):
+        with pytest.raises(ValueError, match=f"^{folder} must have weights in floats, got 8 bits"):
+            list_start_files(start, str(folder.parent))
 
 
 def test_a_model_of_before_there_were_8_bits_is_in_floats(model, tmp_path):
@@ -150,9 +174,8 @@ def test_without_xla_it_is_refused_and_nothing_is_written(model, tmp_path):
     assert not (tmp_path / "1").exists()
 
 
-def test_a_model_on_several_devices_can_be_copied():
-    devices = tf.config.list_logical_devices("CPU")
-    with tf.distribute.MirroredStrategy([device.name for device in devices]).scope():
+def test_what_a_strategy_mirrors_can_be_copied():
+    with tf.distribute.MirroredStrategy(["/cpu:0"]).scope():
         model = random_gpt2(max_length=CONTEXT)
     ids = np.array([[3, 1, 4]])
     np.testing.assert_allclose(

@@ -188,25 +188,25 @@ def test_the_digest_is_of_the_weights_alone(tmp_path, published):
 
 
 def test_the_files_to_start_from_are_told_by_name_size_and_time_of_change(published):
-    before = list_start_files(str(published))
+    before = list_start_files(str(published), "")
     assert [line.split(" ")[0] for line in before] == [
         f"{published}/config.json", f"{published}/model.safetensors"
     ]  # fmt: skip
-    assert list_start_files(str(published)) == before
+    assert list_start_files(str(published), "") == before
     weights = published / "model.safetensors"
     # Other weights of the same size, half a second later.
     seen = weights.stat().st_mtime_ns
     os.utime(weights, ns=(seen, seen + 500_000_000))
-    later = list_start_files(str(published))
+    later = list_start_files(str(published), "")
     assert (later[0], later[1] != before[1]) == (before[0], True)
     (published / "more").mkdir()
     (published / "more" / "notes.txt").write_text("below it")
-    assert len(list_start_files(str(published))) == 3
+    assert len(list_start_files(str(published), "")) == 3
 
 
 @pytest.mark.parametrize("start", ["scratch", "production"])
 def test_what_is_in_production_is_not_among_the_files(start):
-    assert list_start_files(start) == []
+    assert list_start_files(start, "nowhere") == []
 
 
 @pytest.mark.parametrize("start", ["nowhere/at/all", "Production", ""])

@@ -74,15 +74,15 @@ def test_import_writes_the_stride_that_it_is_given(tmp_path, source):
 
 def test_weights_in_8_bits_are_for_xla_and_are_not_written_again(tmp_path, source, capsys):
     int8, out = tmp_path / "int8", tmp_path / "out"
-    assert main(["weights", "import", str(source), str(int8), "--int8"]) == 1
-    assert capsys.readouterr().err.startswith("error: xla must be true where int8 is true")
+    assert main(["weights", "import", "nowhere", str(int8), "--int8"]) == 1
+    assert capsys.readouterr().err.startswith("error: --xla must be given where --int8 is")
     assert list(tmp_path.iterdir()) == []
     assert main(["weights", "import", str(source), str(int8), "--int8", "--xla"]) == 0
     assert read_description(int8)["int8"] is True
     assert capsys.readouterr().out == f"wrote {int8}: 302,622 parameters\n"
     for action in ("import", "export"):
         assert main(["weights", action, str(int8), str(out)]) == 1
-        refusal = f"error: {int8} must have weights in floats, got 8 bits: it can be scored and"
+        refusal = f"error: {int8} must have weights in floats, got 8 bits, which can be scored and"
         assert capsys.readouterr().err.startswith(refusal)
     assert list(tmp_path.iterdir()) == [int8]
 
