@@ -9,6 +9,7 @@ import keras
 import tensorflow as tf
 
 from model.kept import given, keeping
+from model.training_config import Recompute
 from model.transformer_block import TransformerBlock
 
 
@@ -18,18 +19,19 @@ class BlockCalls:
     Of a model that is compiled as a whole XLA compiles every block: a first step of GPT-2's 12 took
     17 s and 0.7 GB for it. Programs that take a block's weights as arguments are compiled once.
 
-    The forward pass hands on what the layers mark with `kept`; with `recompute` nothing but the
-    block's input, of which the backward pass makes everything again: gradient checkpointing (Chen
-    et al. 2016, "Training Deep Nets with Sublinear Memory Cost"). `keras.remat` fails in graphs
-    (keras issue 21207).
+    The forward pass hands on what the layers mark with `kept`, and the backward pass makes the rest
+    again. That is `recompute` "none"; "attention" hands on no attention weights either, which grow
+    with the square of T; "block" nothing but the block's input: gradient checkpointing (Chen et al.
+    2016, "Training Deep Nets with Sublinear Memory Cost"). `keras.remat` fails in graphs (keras
+    issue 21207).
 
     Args:
         blocks: Built blocks, alike but for the values of their variables.
-        recompute: Whether nothing inside of a block is kept for the backward pass.
+        recompute: What inside of a block is not kept for the backward pass.
         xla: Whether XLA compiles the two programs.
     """
 
-    def __init__(self, blocks: Sequence[TransformerBlock], recompute: bool, xla: bool) -> None:
+    def __init__(self, blocks: Sequence[TransformerBlock], recompute: Recompute, xla: bool) -> None:
         self._template = blocks[0]
         self._recompute = recompute
         # Inlined, the two could be merged by TensorFlow, which then keeps what is made again.
@@ -68,9 +70,9 @@ class BlockCalls:
         seeds: Sequence[tf.Tensor],
         documents_BT: tf.Tensor | None,
     ) -> tuple[tf.Tensor, list[tf.Tensor]]:
-        with keeping() as kept:
+        with keeping(quadratic=self._recompute == "none") as kept:
             y_BTD = self._call_template(x_BTD, weights, seeds, documents_BT)
-        return y_BTD, [] if self._recompute else kept
+        return y_BTD, [] if self._recompute == "block" else kept
 
     def _backward_pass(
         self,
@@ -81,7 +83,11 @@ class BlockCalls:
         kept: Sequence[tf.Tensor],
         upstream_BTD: tf.Tensor,
     ) -> list[tf.Tensor]:
-        known = contextlib.nullcontext() if self._recompute else given(kept)
+        known = (
+            contextlib.nullcontext()
+            if self._recompute == "block"
+            else given(kept, quadratic=self._recompute == "none")
+        )
         with tf.GradientTape(watch_accessed_variables=False) as tape, known:
             tape.watch([x_BTD, *weights])
             y_BTD = self._call_template(x_BTD, weights, seeds, documents_BT)

@@ -58,7 +58,9 @@ def dot_product_attention(
 
         softmaxes, mixed = [], []
         for begin, end in chunks:
-            softmaxes.append(kept_value(functools.partial(signed_softmax, begin, end)))
+            softmaxes.append(
+                kept_value(functools.partial(signed_softmax, begin, end), quadratic=True)
+            )
             weights_BNTS = tf.nn.relu(softmaxes[-1]) * scale
             mixed.append(tf.matmul(weights_BNTS, value_BNSH[:, :, :end]))
         mixed_BNTH = kept_value(lambda: tf.concat(mixed, axis=2))

@@ -21,29 +21,49 @@ _current = threading.local()  # strategies trace their replicas in threads
 
 
 @contextlib.contextmanager
-def keeping() -> Iterator[list[tf.Tensor]]:
-    """Gives a list to which `kept` adds its values while this context lasts."""
+def keeping(quadratic: bool = True) -> Iterator[list[tf.Tensor]]:
+    """Gives a list to which `kept` adds its values while this context lasts.
+
+    Args:
+        quadratic: Whether values that grow with the square of T are among them.
+    """
     values: list[tf.Tensor] = []
 
-    def take(compute: Compute) -> tf.Tensor:
-        values.append(compute())
-        return values[-1]
+    def take(compute: Compute, is_quadratic: bool) -> tf.Tensor:
+        value = compute()
+        if quadratic or not is_quadratic:
+            values.append(value)
+        return value
 
     with _taking_by(take):
         yield values
 
 
 @contextlib.contextmanager
-def given(values: Sequence[tf.Tensor]) -> Iterator[None]:
-    """Has `kept` return these values, in order, while this context lasts."""
+def given(values: Sequence[tf.Tensor], quadratic: bool = True) -> Iterator[None]:
+    """Has `kept` return these values, in order, while this context lasts.
+
+    Args:
+        values: What `keeping` gave.
+        quadratic: As `keeping` had it; if not, such values are computed again.
+    """
     left = iter(values)
-    with _taking_by(lambda compute: next(left)):
+
+    def take(compute: Compute, is_quadratic: bool) -> tf.Tensor:
+        return next(left) if quadratic or not is_quadratic else compute()
+
+    with _taking_by(take):
         yield
 
 
-def kept_value(compute: Compute) -> tf.Tensor:
-    """Returns `compute()`, or the value that it had in the forward pass; no gradient flows."""
-    return _current.take(compute) if hasattr(_current, "take") else compute()
+def kept_value(compute: Compute, quadratic: bool = False) -> tf.Tensor:
+    """Returns `compute()`, or the value that it had in the forward pass; no gradient flows.
+
+    Args:
+        compute: What makes the value.
+        quadratic: Whether it grows with the square of T.
+    """
+    return _current.take(compute, quadratic) if hasattr(_current, "take") else compute()
 
 
 def kept(compute: Callable[..., tf.Tensor], *inputs: tf.Tensor) -> tf.Tensor:
@@ -70,7 +90,7 @@ def kept(compute: Callable[..., tf.Tensor], *inputs: tf.Tensor) -> tf.Tensor:
 
 
 @contextlib.contextmanager
-def _taking_by(take: Callable[[Compute], tf.Tensor]) -> Iterator[None]:
+def _taking_by(take: Callable[[Compute, bool], tf.Tensor]) -> Iterator[None]:
     if hasattr(_current, "take"):
         raise RuntimeError("keeping and given cannot be nested")
     _current.take = take

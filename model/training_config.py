@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 StrategyName = Literal["one_device", "mirrored", "multi_worker"]
 Precision = Literal["float32", "mixed_bfloat16", "mixed_float16"]
+Recompute = Literal["none", "attention", "block"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,8 +68,9 @@ class TrainingConfig:
         checkpoint_every_steps: How often a checkpoint is written.
         keep_checkpoints: How many of the newest are kept, beside the one of the lowest eval loss.
         xla: Whether forward and backward pass are compiled by XLA.
-        recompute: Whether the backward pass computes each block again instead of keeping what is
-            inside of it (gradient checkpointing): less memory, about a third more arithmetic.
+        recompute: What the backward pass computes again instead of keeping it: `attention`, each
+            head's weights of all pairs of positions; `block`, all that is inside of a block
+            (gradient checkpointing), for the least memory and about a third more arithmetic.
         loss_chunk_size: Positions whose logits exist at one time; see `model/loss.py`.
         vocab_multiple: The output projection is made for the vocabulary rounded up to a multiple of
             this. Tensor cores like 64 or 128. Nothing else changes: no weight, no probability.
@@ -98,7 +100,7 @@ class TrainingConfig:
     checkpoint_every_steps: int = 200
     keep_checkpoints: int = 2
     xla: bool = True
-    recompute: bool = False
+    recompute: Recompute = "none"
     loss_chunk_size: int = 512
     vocab_multiple: int = 1
     strategy: StrategyConfig = dataclasses.field(default_factory=StrategyConfig)

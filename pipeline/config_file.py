@@ -49,7 +49,9 @@ def load_config(name_or_file: str, overrides: Sequence[str] = ()) -> PipelineCon
         return _ADAPTER.validate_json(json.dumps(fields, default=str), strict=True)
     except pydantic.ValidationError as error:
         problems = "\n".join(f"  {_describe(problem)}" for problem in error.errors())
-        raise ValueError(f"{path} does not describe a run:\n{problems}") from error
+        settings = "".join(f" --set {override}" for override in overrides)
+        described = f"{path} with{settings}" if overrides else path
+        raise ValueError(f"{described} does not describe a run:\n{problems}") from error
 
 
 class _Loader(yaml.SafeLoader):

@@ -34,12 +34,12 @@ DEFAULTS: dict[str, Any] = {
 WHOLE: dict[str, Any] = {"xla": False}
 RUNS: dict[str, dict[str, Any]] = {
     "cut": {"xla": False, "accumulation_steps": 2, "vocab_multiple": 8},
-    "cut_by_xla": {"xla": True, "accumulation_steps": 4, "recompute": True},
+    "cut_by_xla": {"xla": True, "accumulation_steps": 4, "recompute": "block"},
     "guarded": {
         "xla": False,
         "accumulation_steps": 2,
         "precision": "mixed_float16",
-        "recompute": True,
+        "recompute": "attention",
         "document_mask": True,
         "average_decay": 0.9,
         "skip_spikes": 3.0,

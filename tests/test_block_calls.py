@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 import keras
 import numpy as np
@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from model import TransformerBlock
 from model.block_calls import BlockCalls
+from model.training_config import Recompute
 from tests.small_models import randomize
 
 # Shapes: B batch, T positions, D embedding width.
@@ -73,12 +74,14 @@ def assert_all_near(found: list[np.ndarray], expected: list[np.ndarray], share: 
         np.testing.assert_allclose(one, other, rtol=0, atol=share * largest)
 
 
-def found_by_calls(blocks: list[TransformerBlock], recompute: bool, xla: bool) -> list[np.ndarray]:
+def found_by_calls(
+    blocks: list[TransformerBlock], recompute: Recompute, xla: bool
+) -> list[np.ndarray]:
     calls = BlockCalls(blocks, recompute, xla)
     return values_and_gradients(blocks, lambda block, x: calls(block, x, DOCUMENTS_BT))
 
 
-@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("recompute", get_args(Recompute))
 def test_outputs_and_gradients_are_those_of_plain_calls_with_the_same_masks(recompute):
     blocks = blocks_of(dropout=0.5)
     expected = values_and_gradients(blocks, plain_call)
@@ -89,20 +92,21 @@ def test_outputs_and_gradients_are_those_of_plain_calls_with_the_same_masks(reco
 
 def test_recomputation_changes_nothing_under_xla_either():
     blocks = blocks_of(dropout=0.5)
-    kept, again = (found_by_calls(blocks, recompute, xla=True) for recompute in (False, True))
-    assert_all_near(again, kept, 2e-6)
+    kept = found_by_calls(blocks, "none", xla=True)
+    assert_all_near(found_by_calls(blocks, "attention", xla=True), kept, 2e-6)
+    assert_all_near(found_by_calls(blocks, "block", xla=True), kept, 2e-6)
 
 
 @pytest.mark.parametrize("dtype", ["mixed_bfloat16", "mixed_float16"])
 def test_recomputation_changes_no_bit_of_16(dtype):
     blocks = blocks_of(0.5, dtype)
     expected = values_and_gradients(blocks, plain_call)
-    for one, other in zip(found_by_calls(blocks, True, xla=False), expected, strict=True):
+    for one, other in zip(found_by_calls(blocks, "block", xla=False), expected, strict=True):
         np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize("xla", [False, True])
-@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("recompute", get_args(Recompute))
 @pytest.mark.parametrize(("dtype", "share"), [("mixed_bfloat16", 0.06), ("mixed_float16", 0.01)])
 def test_in_16_bits_values_are_near_too(dtype, share, recompute, xla):
     # A product that is kept is rounded before its bias is added, and XLA rounds where it likes.
@@ -113,20 +117,20 @@ def test_in_16_bits_values_are_near_too(dtype, share, recompute, xla):
 
 def test_without_documents_a_row_is_one():
     blocks = blocks_of(0.0)
-    calls = BlockCalls(blocks, recompute=False, xla=False)
+    calls = BlockCalls(blocks, recompute="none", xla=False)
     found = values_and_gradients(blocks, calls)
     assert_all_near(found, values_and_gradients(blocks, lambda b, x: b(x, training=True)), 2e-6)
 
 
 def test_all_blocks_are_calls_of_the_same_two_programs():
     blocks = blocks_of(0.5)
-    calls = BlockCalls(blocks, recompute=False, xla=True)
+    calls = BlockCalls(blocks, recompute="none", xla=True)
     values_and_gradients(blocks, calls)
     assert calls._forward.experimental_get_tracing_count() == 1
     assert calls._backward.experimental_get_tracing_count() == 1
 
 
-def programs(recompute: bool) -> tuple[int, int, list[int]]:
+def programs(recompute: Recompute) -> tuple[int, int, list[int]]:
     """Products in the compiled forward and backward pass, and the sizes of what is kept."""
     block = blocks_of(0.0)[0]
     calls = BlockCalls([block], recompute, xla=True)
@@ -145,13 +149,18 @@ def programs(recompute: bool) -> tuple[int, int, list[int]]:
 
 def test_the_backward_pass_makes_no_product_again():
     # Six products forward, and two for the gradients of each.
-    forward, backward, kept = programs(recompute=False)
+    forward, backward, kept = programs(recompute="none")
     assert (forward, backward) == (6, 12)
     # Query, key and value, the attention weights of 3 heads, what they mix, the stream between
     # attention and feed-forward network, and the latter's hidden layer before GELU.
     assert kept == [B * T * 3 * D, B * 3 * T * T, B * T * D, B * T * D, B * T * 20]
 
 
-def test_with_recomputation_nothing_is_kept_and_all_but_the_last_product_are_made_again():
+def test_with_attention_recomputed_its_weights_are_not_kept_and_one_product_is_made_again():
+    without_weights = [B * T * 3 * D, B * T * D, B * T * D, B * T * 20]
+    assert programs(recompute="attention") == (6, 12 + 1, without_weights)
+
+
+def test_with_blocks_recomputed_nothing_is_kept_and_all_but_the_last_product_are_made_again():
     # No gradient depends on the outcome of the last.
-    assert programs(recompute=True) == (6, 12 + 5, [])
+    assert programs(recompute="block") == (6, 12 + 5, [])

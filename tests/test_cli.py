@@ -39,7 +39,8 @@ def test_a_bad_configuration_ends_in_one_message_and_code_1(tmp_path, command):
     assert result.returncode == 1
     assert result.stdout == ""
     assert result.stderr == (
-        f"error: {ROOT}/pipeline/configs/tiny.yaml does not describe a run:\n"
+        f"error: {ROOT}/pipeline/configs/tiny.yaml with --set training.steps=0 "
+        "does not describe a run:\n"
         "  training: steps must be >= 1, got 0\n"
     )
     assert list(tmp_path.iterdir()) == []

@@ -31,11 +31,12 @@ def write(tmp_path):
 
 
 def problems_of(path: str, *overrides: str) -> list[str]:
-    """The lines of the error that loading raises, the first of which must name the file."""
+    """The lines of the error that loading raises, the first naming the file and the settings."""
     with pytest.raises(ValueError, match="does not describe a run") as failure:
         load_config(path, overrides)
     first, *problems = str(failure.value).splitlines()
-    assert first == f"{path} does not describe a run:"
+    settings = " with" + "".join(f" --set {override}" for override in overrides)
+    assert first == f"{path}{settings if overrides else ''} does not describe a run:"
     return [problem.strip() for problem in problems]
 
 

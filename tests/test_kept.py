@@ -53,6 +53,18 @@ def test_given_values_are_returned_in_order_and_nothing_is_computed():
     assert calls == []
 
 
+def test_quadratic_values_are_neither_kept_nor_given_where_they_are_not_asked_for():
+    def two_values() -> list[float]:
+        square = kept_value(lambda: tf.constant(7.0), quadratic=True)
+        return [float(square), float(kept_value(lambda: tf.constant(8.0)))]
+
+    with keeping(quadratic=False) as values:
+        two_values()
+    assert [float(value) for value in values] == [8]
+    with given([tf.constant(9.0)], quadratic=False):
+        assert two_values() == [7, 9]
+
+
 def test_the_gradient_of_a_given_value_is_that_of_what_would_have_computed_it():
     with tf.GradientTape() as tape:
         tape.watch([A, B])

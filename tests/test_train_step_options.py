@@ -43,7 +43,7 @@ def assert_near(found: TrainStep, expected: TrainStep, tolerance: float) -> None
     "settings",
     [
         {"accumulation_steps": 3},
-        {"accumulation_steps": 6, "xla": True, "recompute": True, "vocab_multiple": 8},
+        {"accumulation_steps": 6, "xla": True, "recompute": "block", "vocab_multiple": 8},
     ],
 )
 def test_micro_batches_make_the_updates_of_one_batch(settings):
@@ -76,8 +76,9 @@ def test_each_micro_batch_has_masks_of_its_own():
     assert two.update(*alike).loss != pytest.approx(one.update(ids, weights).loss, rel=1e-4)
 
 
-def test_recomputation_has_the_masks_and_the_updates_of_a_plain_step():
-    plain, again = random_step_of(SMALL_DROPOUT), random_step_of(SMALL_DROPOUT, recompute=True)
+@pytest.mark.parametrize("part", ["attention", "block"])
+def test_recomputation_has_the_masks_and_the_updates_of_a_plain_step(part):
+    plain, again = random_step_of(SMALL_DROPOUT), random_step_of(SMALL_DROPOUT, recompute=part)
     for seed in range(3):
         batch = ragged_batch(SMALL_DROPOUT, 3, seed)
         expected, found = plain.update(*batch), again.update(*batch)
@@ -223,7 +224,7 @@ def test_with_everything_on_a_restored_step_goes_on_bit_for_bit(tmp_path):
             global_batch_size=4,
             accumulation_steps=2,
             precision="mixed_float16",
-            recompute=True,
+            recompute="attention",
             document_mask=True,
             document_start=START,
             vocab_multiple=8,

@@ -1,10 +1,11 @@
 """One step of our training, as configured by default but for the options.
 
-python -m benchmarks.workers.ours BATCH CONTEXT [--plain-loss] [--recompute] [--document-mask]
-    [--no-xla]
+python -m benchmarks.workers.ours BATCH CONTEXT [--plain-loss] [--document-mask] [--no-xla]
+    [--recompute {none,attention,block}]
 """
 
 import argparse
+from typing import get_args
 
 import numpy as np
 import tensorflow as tf
@@ -14,7 +15,7 @@ from model import gradients
 from model.config import GPT2Config
 from model.strategy import make_strategy
 from model.train_step import TrainStep
-from model.training_config import TrainingConfig
+from model.training_config import Recompute, TrainingConfig
 
 
 def main() -> None:
@@ -22,8 +23,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("batch", type=int)
     parser.add_argument("context", type=int)
-    for option in ("--plain-loss", "--recompute", "--document-mask", "--no-xla"):
+    for option in ("--plain-loss", "--document-mask", "--no-xla"):
         parser.add_argument(option, action="store_true")
+    parser.add_argument("--recompute", choices=get_args(Recompute), default="none")
     options = parser.parse_args()
 
     if options.plain_loss:  # no option of the product, which has no use for it
