@@ -22,7 +22,7 @@ from components.training_task import (
     task_folder,
     task_name,
 )
-from model.interruption import SigtermWatch, TrainingInterrupted
+from model.interruption import InterruptionWatch, TrainingInterrupted
 from model.training_config import TrainingConfig
 
 # How often, while it waits, it is looked whether to stop. Argo, which runs Kubeflow's tasks, sends
@@ -48,15 +48,15 @@ def train_in_job(fn_args: Any, training: TrainingConfig) -> None:
         ValueError: Bad input, or there is no cluster.
         ApiUnavailableError, ApiRefusedError: The cluster does not answer, or refuses.
         TrainingJobError: The Job failed; the message has a failed worker's last lines.
-        TrainingInterrupted: SIGTERM came, and the Job was deleted.
+        TrainingInterrupted: SIGTERM or SIGINT came, and the Job was deleted.
     """
     spec = read_spec(fn_args.custom_config["job"], training)
     api = connect()
     name = task_name(fn_args)
     task_file = stage_task(fn_args, spec.mount_path, name)
     model_run = task_folder(spec.mount_path, name) / MODEL_RUN
-    with SigtermWatch() as sigterm:
-        job = TrainingJob(api, name, spec, str(task_file), lambda: sigterm.is_raised)
+    with InterruptionWatch() as interruption:
+        job = TrainingJob(api, name, spec, str(task_file), lambda: interruption.is_asked)
         job.start(has_result=is_whole(model_run))
         job.follow()
     collect_results(fn_args, spec.mount_path, name)
@@ -168,7 +168,7 @@ class TrainingJob:
             time.sleep(min(left, _LOOK_SECONDS))
         self._delete()
         raise TrainingInterrupted(
-            f"training was stopped by SIGTERM, and with it Job {self._name}; it goes on from "
+            f"training was stopped by a signal, and with it Job {self._name}; it goes on from "
             "the last checkpoint when started again"
         )
 

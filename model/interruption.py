@@ -1,28 +1,37 @@
-"""SIGTERM, as a cluster sends it before it takes a machine away, as a question between steps."""
+"""Signals to end, SIGTERM of a cluster and SIGINT of Ctrl-C, as a question between steps."""
 
 import signal
 import threading
 from types import FrameType, TracebackType
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class TrainingInterrupted(Exception):  # noqa: N818 (no error, as KeyboardInterrupt is none)
     """Training was asked to stop; it has written a checkpoint and can go on from there."""
 
 
-class SigtermWatch:
-    """Knows whether this process has been asked to end by SIGTERM while the `with` block runs.
+class InterruptionWatch:
+    """Knows whether this process has been asked to end while the `with` block runs.
+
+    Who presses Ctrl-C a second time does not want to wait: that has its usual effect.
 
     Python lets nobody but the main thread handle signals: in another thread nothing is changed,
-    and SIGTERM ends the process as it always did.
+    and a signal does what it always did.
     """
 
     def __init__(self) -> None:
-        self.is_raised = False
+        self._received: int | None = None
 
-    def __enter__(self) -> "SigtermWatch":
+    @property
+    def is_asked(self) -> bool:
+        """Whether a signal has come."""
+        return self._received is not None
+
+    def __enter__(self) -> "InterruptionWatch":
         self._handles = threading.current_thread() is threading.main_thread()
         if self._handles:
-            self._previous = signal.signal(signal.SIGTERM, self._note)
+            self._previous = {number: signal.signal(number, self._note) for number in _SIGNALS}
         return self
 
     def __exit__(
@@ -33,11 +42,19 @@ class SigtermWatch:
     ) -> None:
         if not self._handles:
             return
-        # None stands for a handler that was not set from Python, which Python can't set again.
-        signal.signal(signal.SIGTERM, signal.SIG_DFL if self._previous is None else self._previous)
-        if self.is_raised and error is None:
+        for number in _SIGNALS:
+            self._restore(number)
+        if self._received is not None and error is None:
             # It came after the last look at it, and whoever sent it still waits for an end.
-            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(self._received)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.is_raised = True
+        if number == self._received == signal.SIGINT:
+            self._restore(number)
+            signal.raise_signal(number)
+        self._received = number
+
+    def _restore(self, number: int) -> None:
+        # None stands for a handler that was not set from Python, which Python can't set again.
+        previous = self._previous[signal.Signals(number)]
+        signal.signal(number, signal.SIG_DFL if previous is None else previous)

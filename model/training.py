@@ -15,7 +15,7 @@ from model.checkpoints import Checkpoints
 from model.config import GPT2Config
 from model.device_speed import PeakMemory, measure_matmul_rate, training_flops_per_token
 from model.gpt2 import GPT2
-from model.interruption import SigtermWatch, TrainingInterrupted
+from model.interruption import InterruptionWatch, TrainingInterrupted
 from model.packing import PackedTokens
 from model.prefetch import one_ahead
 from model.progress_line import ProgressLine
@@ -57,9 +57,9 @@ def train(
 ) -> TrainingResult:
     """Trains a GPT-2, going on from the newest whole checkpoint in `folder` if there is one.
 
-    The same arguments give the same losses, whether the run was interrupted or not. SIGTERM to any
-    worker has all of them finish the step that they are in, with the evaluation that is due, write
-    a checkpoint and stop. That must fit into the time between it and SIGKILL.
+    The same arguments give the same losses, whether the run was interrupted or not. SIGTERM or
+    SIGINT to any worker has all of them finish the step that they are in, with the evaluation that
+    is due, write a checkpoint and stop. That must fit into the time between it and SIGKILL.
 
     Args:
         model_config: The model's sizes.
@@ -74,7 +74,7 @@ def train(
     Raises:
         ValueError: The batch does not divide over the replicas, a loss or a gradient is not finite,
             or what lies in `folder` can't be gone on from.
-        TrainingInterrupted: SIGTERM came, to this worker or to another one.
+        TrainingInterrupted: SIGTERM or SIGINT came, to this worker or to another one.
     """
     strategy = make_strategy(config.strategy)
     shares = strategy.num_replicas_in_sync * config.accumulation_steps
@@ -146,18 +146,18 @@ class _Loop:
             contextlib.closing(self.log),
             contextlib.closing(self.progress),
             contextlib.closing(one_ahead(self._read_batch, steps)) as batches,
-            SigtermWatch() as sigterm,
+            InterruptionWatch() as interruption,
         ):
             begin = time.perf_counter()
             for step, (ids, weights) in zip(steps, batches, strict=True):
                 record = self._update(step, ids, weights)
                 self.throughput.add(float(weights.sum()), time.perf_counter() - begin)
-                # Asked by all workers at the same step: SIGTERM may have reached only some.
-                must_stop = any(self.workers.gather(sigterm.is_raised))
+                # Asked by all workers at the same step: a signal may have reached only some.
+                must_stop = any(self.workers.gather(interruption.is_asked))
                 self._finish_step(record, must_stop)
                 if must_stop:
                     raise TrainingInterrupted(
-                        f"training was stopped by SIGTERM after step {step} of "
+                        f"training was stopped by a signal after step {step} of "
                         f"{self.config.steps}; it goes on from there when started again"
                     )
                 begin = time.perf_counter()

@@ -57,7 +57,7 @@ def send(
             assert process.returncode == 1, errors[-5000:]
         if number == signal.SIGTERM:
             last_line = errors.rstrip().splitlines()[-1]
-            assert "TrainingInterrupted: training was stopped by SIGTERM after step" in last_line
+            assert "TrainingInterrupted: training was stopped by a signal after step" in last_line
     assert goal <= last_step(folder) < STEPS
     return last_step(folder)
 

@@ -130,7 +130,7 @@ def test_a_run_that_sigterm_stops_at_every_step_is_the_same_to_the_bit(six_steps
             signal.raise_signal(signal.SIGTERM)
 
         message = (
-            f"training was stopped by SIGTERM after step {step} of 6; "
+            f"training was stopped by a signal after step {step} of 6; "
             "it goes on from there when started again"
         )
         with (

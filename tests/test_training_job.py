@@ -165,7 +165,7 @@ def test_a_cluster_that_stays_away_is_an_error_and_its_job_is_left_alone(cluster
 def test_who_must_stop_deletes_the_job(cluster):
     training_job(cluster).start(has_result=False)
     times_asked = itertools.count()
-    with pytest.raises(TrainingInterrupted, match=f"stopped by SIGTERM, and with it Job {NAME}"):
+    with pytest.raises(TrainingInterrupted, match=f"stopped by a signal, and with it Job {NAME}"):
         training_job(cluster, must_stop=lambda: next(times_asked) == 3).follow()
     # The Job first: whoever sent SIGTERM may not wait for more.
     assert cluster.requests[2:] == [f"DELETE jobs {NAME}", f"DELETE services {NAME}"]
