@@ -26,9 +26,9 @@ def load_exported(folder: str | os.PathLike[str], allow_int8: bool = False) -> G
             extra, of another shape or cut off.
     """
     folder = os.fspath(folder)
-    if not allow_int8:
-        check_floats(folder)
     description = read_description(folder)
+    if not allow_int8:
+        _require_floats(folder, description)
     model = GPT2(**description["model"])
     model.build((None, model.config.max_length))
     if _is_int8(description):
@@ -47,7 +47,11 @@ def check_floats(folder: str | os.PathLike[str]) -> None:
     Raises:
         ValueError: `folder` is no model that `export_gpt2` wrote, or its weights are in 8 bits.
     """
-    if _is_int8(read_description(folder)):
+    _require_floats(folder, read_description(folder))
+
+
+def _require_floats(folder: str | os.PathLike[str], description: dict[str, Any]) -> None:
+    if _is_int8(description):
         raise ValueError(
             f"{os.fspath(folder)} must have weights in floats, got 8 bits, which can be scored and "
             "served only; its run, once more with serving.int8=false, exports floats"

@@ -263,7 +263,7 @@ def test_a_model_of_no_dropout_is_the_same_in_training():
 
 def functional_gpt2() -> keras.Model:
     """What the project's description shows, with smaller sizes."""
-    inputs = tf.keras.Input(shape=(MAX_LENGTH,), dtype=tf.int32)
+    inputs = keras.Input(shape=(MAX_LENGTH,), dtype="int32")
     outputs = GPT2(
         vocab_size=VOCAB_SIZE,
         max_length=MAX_LENGTH,
@@ -272,7 +272,7 @@ def functional_gpt2() -> keras.Model:
         num_heads=3,
         feed_forward_dim=20,
     )(inputs)
-    gpt2 = tf.keras.Model(inputs, outputs)
+    gpt2 = keras.Model(inputs, outputs)
     gpt2.build(input_shape=(1, MAX_LENGTH))
     gpt2.compile(optimizer="adam", loss="sparse_categorical_crossentropy")
     return gpt2
@@ -313,9 +313,9 @@ def test_fit_learns_a_rule():
 
 
 def test_a_functional_model_takes_sequences_of_any_length_up_to_the_maximum():
-    inputs = tf.keras.Input(shape=(None,), dtype=tf.int32)
+    inputs = keras.Input(shape=(None,), dtype="int32")
     gpt2 = random_gpt2()
-    model = tf.keras.Model(inputs, gpt2(inputs))
+    model = keras.Model(inputs, gpt2(inputs))
     for length in (1, 5, MAX_LENGTH):
         ids_BT = random_ids(length, 2, length)
         expected = [softmax(NumpyGPT2(gpt2).logits(ids_T)) for ids_T in ids_BT]
