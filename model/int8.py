@@ -7,6 +7,8 @@ in floats: Keras' own layers round them too. Only matrices that each token reads
 position embedding, norms and biases are not.
 """
 
+import gc
+
 import keras
 
 from model.gpt2 import GPT2
@@ -14,12 +16,18 @@ from model.gpt2 import GPT2
 
 def round_to_int8(model: GPT2) -> None:
     """Rounds the weights of a built model. It can't be trained then, only scored and served."""
-    model.quantize(
-        "int8",
-        filters=lambda layer: (
-            isinstance(layer, keras.layers.Dense) or layer is model.token_embedding
-        ),
-    )
+    # Keras collects garbage for each layer, which takes seconds where there are many objects: it
+    # does not look at those that are frozen.
+    gc.freeze()
+    try:
+        model.quantize(
+            "int8",
+            filters=lambda layer: (
+                isinstance(layer, keras.layers.Dense) or layer is model.token_embedding
+            ),
+        )
+    finally:
+        gc.unfreeze()
 
 
 def int8_copy(model: GPT2) -> GPT2:

@@ -17,7 +17,8 @@ class InterruptionWatch:
     Who presses Ctrl-C a second time does not want to wait: that has its usual effect.
 
     Python lets nobody but the main thread handle signals: in another thread nothing is changed,
-    and a signal does what it always did.
+    and a signal does what it always did. What the process ignores, as shells have it ignore SIGINT
+    in the background, it ignores still.
     """
 
     def __init__(self) -> None:
@@ -31,7 +32,11 @@ class InterruptionWatch:
     def __enter__(self) -> "InterruptionWatch":
         self._handles = threading.current_thread() is threading.main_thread()
         if self._handles:
-            self._previous = {number: signal.signal(number, self._note) for number in _SIGNALS}
+            self._previous = {
+                number: signal.signal(number, self._note)
+                for number in _SIGNALS
+                if signal.getsignal(number) != signal.SIG_IGN
+            }
         return self
 
     def __exit__(
@@ -42,7 +47,7 @@ class InterruptionWatch:
     ) -> None:
         if not self._handles:
             return
-        for number in _SIGNALS:
+        for number in self._previous:
             self._restore(number)
         if self._received is not None and error is None:
             # It came after the last look at it, and whoever sent it still waits for an end.

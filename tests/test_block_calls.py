@@ -106,7 +106,7 @@ def test_recomputation_changes_no_bit_of_16(dtype):
 
 
 @pytest.mark.parametrize("xla", [False, True])
-@pytest.mark.parametrize("recompute", get_args(Recompute))
+@pytest.mark.parametrize("recompute", ["none", "block"])
 @pytest.mark.parametrize(("dtype", "share"), [("mixed_bfloat16", 0.06), ("mixed_float16", 0.01)])
 def test_in_16_bits_values_are_near_too(dtype, share, recompute, xla):
     # A product that is kept is rounded before its bias is added, and XLA rounds where it likes.

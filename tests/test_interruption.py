@@ -56,7 +56,8 @@ def test_a_signal_that_nobody_acted_upon_reaches_the_handler_before(received, nu
     assert received == [number]
 
 
-def test_ctrl_c_a_second_time_has_its_usual_effect():
+def test_ctrl_c_a_second_time_has_its_usual_effect(received):
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     seen: list[Any] = []
 
     def press_twice() -> None:
@@ -69,6 +70,15 @@ def test_ctrl_c_a_second_time_has_its_usual_effect():
     with pytest.raises(KeyboardInterrupt):
         press_twice()
     assert seen == [True]
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_an_ignored_signal_is_ignored_still(received, number):
+    signal.signal(number, signal.SIG_IGN)
+    with InterruptionWatch() as watch:
+        signal.raise_signal(number)
+        assert not watch.is_asked
+    assert signal.getsignal(number) == signal.SIG_IGN
 
 
 def test_sigterm_a_second_time_is_no_more_than_the_first(received):
