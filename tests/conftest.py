@@ -1,5 +1,6 @@
 """How tests are given to several processes of pytest-xdist."""
 
+import gc
 from typing import Any
 
 from xdist.scheduler import LoadScopeScheduling
@@ -16,3 +17,8 @@ class ByFile(LoadScopeScheduling):
 def pytest_xdist_make_scheduler(config: Any, log: Any) -> ByFile:
     """Returns the scheduler that `pytest -n` uses."""
     return ByFile(config, log)
+
+
+def pytest_collection_finish(session: Any) -> None:
+    """Has the collection of garbage leave out what the modules made when they were imported."""
+    gc.freeze()
