@@ -8,7 +8,7 @@ CONTAINER = "worker"
 
 # What a worker ends with, as the Job's failure policy knows it; beside them, 1 is any other error.
 BAD_INPUT = 2  # it would end so every time
-STOPPED = 128 + 15  # by SIGTERM, after a checkpoint
+STOPPED = 128 + 15  # by a signal, after a checkpoint
 
 # The first worker's; the second listens on the next one, and so on. Pods have addresses of their
 # own and could share one port, but so several workers can run on one machine, too.

@@ -70,7 +70,7 @@ class BlockCalls:
         seeds: Sequence[tf.Tensor],
         documents_BT: tf.Tensor | None,
     ) -> tuple[tf.Tensor, list[tf.Tensor]]:
-        with keeping(quadratic=self._recompute == "none") as kept:
+        with keeping(with_quadratic=self._recompute == "none") as kept:
             y_BTD = self._call_template(x_BTD, weights, seeds, documents_BT)
         return y_BTD, [] if self._recompute == "block" else kept
 
@@ -86,7 +86,7 @@ class BlockCalls:
         known = (
             contextlib.nullcontext()
             if self._recompute == "block"
-            else given(kept, quadratic=self._recompute == "none")
+            else given(kept, with_quadratic=self._recompute == "none")
         )
         with tf.GradientTape(watch_accessed_variables=False) as tape, known:
             tape.watch([x_BTD, *weights])

@@ -28,7 +28,8 @@ def dot_product_attention(
     Vaswani et al. 2017, equation 1, the queries being scaled already.
 
     The backward pass is handed one [T, S] matrix of each head, the softmax, negative where dropout
-    drops it: the sign is free, and a mask to read is faster than one to draw again.
+    drops it: the sign is free, and a mask to read is faster than one to draw again. Where
+    `TrainingConfig.recompute` has it so, it makes that matrix again.
 
     Args:
         query_BNTH: float.

@@ -3,8 +3,10 @@
 import signal
 import threading
 from types import FrameType, TracebackType
+from typing import Any
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+# SIGINT first: once it is handled here, no KeyboardInterrupt comes between the two.
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class TrainingInterrupted(Exception):  # noqa: N818 (no error, as KeyboardInterrupt is none)
@@ -22,21 +24,21 @@ class InterruptionWatch:
     """
 
     def __init__(self) -> None:
-        self._received: int | None = None
+        self._received: list[int] = []
+        self._previous: dict[int, Any] = {}
 
     @property
     def is_asked(self) -> bool:
         """Whether a signal has come."""
-        return self._received is not None
+        return bool(self._received)
 
     def __enter__(self) -> "InterruptionWatch":
-        self._handles = threading.current_thread() is threading.main_thread()
-        if self._handles:
-            self._previous = {
-                number: signal.signal(number, self._note)
-                for number in _SIGNALS
-                if signal.getsignal(number) != signal.SIG_IGN
-            }
+        if threading.current_thread() is threading.main_thread():
+            for number in _SIGNALS:
+                previous = signal.getsignal(number)
+                if previous != signal.SIG_IGN:
+                    self._previous[number] = previous
+                    signal.signal(number, self._note)
         return self
 
     def __exit__(
@@ -45,21 +47,19 @@ class InterruptionWatch:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if not self._handles:
-            return
         for number in self._previous:
             self._restore(number)
-        if self._received is not None and error is None:
+        if self._received and error is None:
             # It came after the last look at it, and whoever sent it still waits for an end.
-            signal.raise_signal(self._received)
+            signal.raise_signal(self._received[-1])
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if number == self._received == signal.SIGINT:
+        if number == signal.SIGINT and number in self._received:
             self._restore(number)
             signal.raise_signal(number)
-        self._received = number
+        self._received.append(number)
 
     def _restore(self, number: int) -> None:
         # None stands for a handler that was not set from Python, which Python can't set again.
-        previous = self._previous[signal.Signals(number)]
+        previous = self._previous[number]
         signal.signal(number, signal.SIG_DFL if previous is None else previous)

@@ -21,17 +21,17 @@ _current = threading.local()  # strategies trace their replicas in threads
 
 
 @contextlib.contextmanager
-def keeping(quadratic: bool = True) -> Iterator[list[tf.Tensor]]:
+def keeping(with_quadratic: bool = True) -> Iterator[list[tf.Tensor]]:
     """Gives a list to which `kept` adds its values while this context lasts.
 
     Args:
-        quadratic: Whether values that grow with the square of T are among them.
+        with_quadratic: Whether values that grow with the square of the context are among them.
     """
     values: list[tf.Tensor] = []
 
     def take(compute: Compute, is_quadratic: bool) -> tf.Tensor:
         value = compute()
-        if quadratic or not is_quadratic:
+        if with_quadratic or not is_quadratic:
             values.append(value)
         return value
 
@@ -40,17 +40,17 @@ def keeping(quadratic: bool = True) -> Iterator[list[tf.Tensor]]:
 
 
 @contextlib.contextmanager
-def given(values: Sequence[tf.Tensor], quadratic: bool = True) -> Iterator[None]:
+def given(values: Sequence[tf.Tensor], with_quadratic: bool = True) -> Iterator[None]:
     """Has `kept` return these values, in order, while this context lasts.
 
     Args:
         values: What `keeping` gave.
-        quadratic: As `keeping` had it; if not, such values are computed again.
+        with_quadratic: As `keeping` had it; if not, such values are computed again.
     """
     left = iter(values)
 
     def take(compute: Compute, is_quadratic: bool) -> tf.Tensor:
-        return next(left) if quadratic or not is_quadratic else compute()
+        return next(left) if with_quadratic or not is_quadratic else compute()
 
     with _taking_by(take):
         yield
@@ -61,7 +61,7 @@ def kept_value(compute: Compute, quadratic: bool = False) -> tf.Tensor:
 
     Args:
         compute: What makes the value.
-        quadratic: Whether it grows with the square of T.
+        quadratic: Whether it grows with the square of the context.
     """
     return _current.take(compute, quadratic) if hasattr(_current, "take") else compute()
 

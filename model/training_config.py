@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 StrategyName = Literal["one_device", "mirrored", "multi_worker"]
 Precision = Literal["float32", "mixed_bfloat16", "mixed_float16"]
@@ -68,9 +68,10 @@ class TrainingConfig:
         checkpoint_every_steps: How often a checkpoint is written.
         keep_checkpoints: How many of the newest are kept, beside the one of the lowest eval loss.
         xla: Whether forward and backward pass are compiled by XLA.
-        recompute: What the backward pass computes again instead of keeping it: `attention`, each
-            head's weights of all pairs of positions; `block`, all that is inside of a block
-            (gradient checkpointing), for the least memory and about a third more arithmetic.
+        recompute: What the backward pass computes again instead of keeping it: `none`;
+            `attention`, the attention weights, which grow with the square of the context; `block`,
+            all that is inside of a block (gradient checkpointing), for the least memory and about
+            a third more arithmetic.
         loss_chunk_size: Positions whose logits exist at one time; see `model/loss.py`.
         vocab_multiple: The output projection is made for the vocabulary rounded up to a multiple of
             this. Tensor cores like 64 or 128. Nothing else changes: no weight, no probability.
@@ -133,6 +134,8 @@ class TrainingConfig:
         spikes, decay = self.skip_spikes, self.average_decay
         _require(spikes is None or spikes > 1, "skip_spikes", spikes, "> 1")
         _require(decay is None or 0 < decay < 1, "average_decay", decay, "in (0, 1)")
+        parts = get_args(Recompute)
+        _require(self.recompute in parts, "recompute", self.recompute, f"one of {parts}")
         shares = self.strategy.num_devices * self.accumulation_steps
         _require(
             self.global_batch_size % shares == 0,

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
@@ -49,7 +50,7 @@ def load_config(name_or_file: str, overrides: Sequence[str] = ()) -> PipelineCon
         return _ADAPTER.validate_json(json.dumps(fields, default=str), strict=True)
     except pydantic.ValidationError as error:
         problems = "\n".join(f"  {_describe(problem)}" for problem in error.errors())
-        settings = "".join(f" --set {override}" for override in overrides)
+        settings = "".join(f" --set {shlex.quote(override)}" for override in overrides)
         described = f"{path} with{settings}" if overrides else path
         raise ValueError(f"{described} does not describe a run:\n{problems}") from error
 

@@ -1,4 +1,4 @@
-"""How tests are given to several processes of pytest-xdist."""
+"""How tests are spread over processes of pytest-xdist, and what is no garbage in these."""
 
 import gc
 from typing import Any

@@ -90,6 +90,13 @@ def test_outputs_and_gradients_are_those_of_plain_calls_with_the_same_masks(reco
     assert_all_near(found_by_calls(blocks, recompute, xla=True), expected, 1e-5)
 
 
+def test_each_chunk_of_queries_has_its_mask_again(monkeypatch):
+    monkeypatch.setattr("model.dot_product_attention._QUERIES_AT_A_TIME", 3)
+    blocks = blocks_of(dropout=0.5)
+    expected = values_and_gradients(blocks, plain_call)
+    assert_all_near(found_by_calls(blocks, "attention", xla=False), expected, 2e-6)
+
+
 def test_recomputation_changes_nothing_under_xla_either():
     blocks = blocks_of(dropout=0.5)
     kept = found_by_calls(blocks, "none", xla=True)
@@ -105,8 +112,10 @@ def test_recomputation_changes_no_bit_of_16(dtype):
         np.testing.assert_array_equal(one, other)
 
 
-@pytest.mark.parametrize("xla", [False, True])
-@pytest.mark.parametrize("recompute", ["none", "block"])
+@pytest.mark.parametrize(
+    ("recompute", "xla"),
+    [("none", False), ("none", True), ("attention", True), ("block", False), ("block", True)],
+)
 @pytest.mark.parametrize(("dtype", "share"), [("mixed_bfloat16", 0.06), ("mixed_float16", 0.01)])
 def test_in_16_bits_values_are_near_too(dtype, share, recompute, xla):
     # A product that is kept is rounded before its bias is added, and XLA rounds where it likes.

@@ -262,8 +262,8 @@ def test_a_model_of_no_dropout_is_the_same_in_training():
 
 
 def functional_gpt2() -> keras.Model:
-    """What the project's description shows, with smaller sizes."""
-    inputs = keras.Input(shape=(MAX_LENGTH,), dtype="int32")
+    """As users build it, with smaller sizes."""
+    inputs = keras.Input(shape=(MAX_LENGTH,), dtype=tf.int32)
     outputs = GPT2(
         vocab_size=VOCAB_SIZE,
         max_length=MAX_LENGTH,

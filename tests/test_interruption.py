@@ -56,7 +56,8 @@ def test_a_signal_that_nobody_acted_upon_reaches_the_handler_before(received, nu
     assert received == [number]
 
 
-def test_ctrl_c_a_second_time_has_its_usual_effect(received):
+@pytest.mark.parametrize("between", [[], [signal.SIGTERM]])
+def test_ctrl_c_a_second_time_has_its_usual_effect(received, between):
     signal.signal(signal.SIGINT, signal.default_int_handler)
     seen: list[Any] = []
 
@@ -64,6 +65,8 @@ def test_ctrl_c_a_second_time_has_its_usual_effect(received):
         with InterruptionWatch() as watch:
             signal.raise_signal(signal.SIGINT)
             seen.append(watch.is_asked)
+            for number in between:
+                signal.raise_signal(number)
             signal.raise_signal(signal.SIGINT)
             seen.append("went on")
 

@@ -58,10 +58,10 @@ def test_quadratic_values_are_neither_kept_nor_given_where_they_are_not_asked_fo
         square = kept_value(lambda: tf.constant(7.0), quadratic=True)
         return [float(square), float(kept_value(lambda: tf.constant(8.0)))]
 
-    with keeping(quadratic=False) as values:
+    with keeping(with_quadratic=False) as values:
         two_values()
     assert [float(value) for value in values] == [8]
-    with given([tf.constant(9.0)], quadratic=False):
+    with given([tf.constant(9.0)], with_quadratic=False):
         assert two_values() == [7, 9]
 
 

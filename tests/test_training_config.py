@@ -85,6 +85,13 @@ def test_what_gpt2_was_trained_without_is_off_by_default():
     assert config.recompute == "none"
 
 
+@pytest.mark.parametrize("recompute", [True, False, "blocks"])
+def test_what_is_recomputed_is_known(recompute):
+    rule = r"one of \('none', 'attention', 'block'\)"
+    with pytest.raises(ValueError, match=f"^recompute must be {rule}, got {recompute!r}$"):
+        TrainingConfig(steps=101, recompute=recompute)
+
+
 def test_a_strategy_without_devices_is_an_error():
     with pytest.raises(ValueError, match=r"^num_devices must be >= 1, got 0$"):
         StrategyConfig("mirrored", 0)
