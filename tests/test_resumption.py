@@ -101,6 +101,7 @@ def test_on_two_replicas_to_the_bit(tmp_path):
     assert resumed == whole
 
 
+@pytest.mark.long
 def test_on_two_workers_of_which_one_has_the_signal_to_the_bit(tmp_path):
     folder = tmp_path / "interrupted"
     run = RUN | {"folder": str(folder), "xla": False, "strategy": {"name": "multi_worker"}}
