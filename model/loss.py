@@ -58,29 +58,14 @@ def summed_cross_entropy(
         def add_chunk(
             k: tf.Tensor, loss: tf.Tensor, d_hidden_KCD: tf.Tensor, d_embedding_VD: tf.Tensor
         ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
-            hidden_CD, target_C, weight_C1 = hidden_KCD[k], targets_KC[k], weights_KC[k][:, None]
-            target_embedding_CD = tf.gather(embedding_VD, target_C)
-            logits_CV = _float32(tf.matmul(hidden_CD, embedding_VD, transpose_b=True))
-            if added:
-                logits_CV += tf.where(tf.range(vocab_size + added) < vocab_size, 0.0, -1e9)
-            largest_C1 = tf.reduce_max(logits_CV, axis=-1, keepdims=True)
-            exponents_CV = tf.exp(logits_CV - largest_C1)
-            sums_C1 = tf.reduce_sum(exponents_CV, axis=-1, keepdims=True)
-            target_logit_C1 = tf.reduce_sum(
-                _float32(hidden_CD) * _float32(target_embedding_CD), axis=-1, keepdims=True
+            chunk_loss, d_hidden_CD, chunk_d_embedding_VD = _chunk_loss(
+                hidden_KCD[k], embedding_VD, targets_KC[k], weights_KC[k][:, None], vocab_size
             )
-            nll_C1 = largest_C1 + tf.math.log(sums_C1) - target_logit_C1
-            # d nll / d logits = probabilities - one_hot(target). The one_hot part is a row of the
-            # embedding here, and one scatter for all chunks below.
-            probabilities_CV = tf.cast(exponents_CV * (weight_C1 / sums_C1), hidden_CD.dtype)
-            d_hidden_CD = tf.matmul(probabilities_CV, embedding_VD)
-            d_hidden_CD -= tf.cast(weight_C1, hidden_CD.dtype) * target_embedding_CD
-            d_embedding_VD += _float32(tf.matmul(probabilities_CV, hidden_CD, transpose_a=True))
             return (
                 k + 1,
-                loss + tf.reduce_sum(weight_C1 * nll_C1),
+                loss + chunk_loss,
                 tf.tensor_scatter_nd_update(d_hidden_KCD, [[k]], d_hidden_CD[None]),
-                d_embedding_VD,
+                d_embedding_VD + chunk_d_embedding_VD,
             )
 
         _, loss, d_hidden_KCD, d_embedding_VD = tf.while_loop(
@@ -88,6 +73,7 @@ def summed_cross_entropy(
             add_chunk,
             [0, 0.0, tf.zeros_like(hidden_KCD), tf.zeros(embedding_VD.shape, tf.float32)],
         )
+        # What `_chunk_loss` leaves to this: one scatter for all chunks.
         d_embedding_VD = tf.tensor_scatter_nd_sub(
             d_embedding_VD,
             tf.reshape(targets_KC, [-1, 1]),
@@ -104,6 +90,47 @@ def summed_cross_entropy(
 
     hidden_ND = tf.pad(tf.reshape(hidden_BTD, [-1, width]), [[0, missing], [0, 0]])
     return cross_entropy(tf.reshape(hidden_ND, [-1, chunk_size, width]), embedding_VD)
+
+
+def _chunk_loss(
+    hidden_CD: tf.Tensor,
+    embedding_VD: tf.Tensor,
+    target_C: tf.Tensor,
+    weight_C1: tf.Tensor,
+    vocab_size: int,
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Returns a chunk's loss, its gradient to the hidden states, and most of the embedding's.
+
+    d nll / d logits = probabilities - one_hot(target). To a hidden state the one_hot part is a row
+    of the embedding; to the embedding it is left out here.
+
+    Args:
+        hidden_CD: float.
+        embedding_VD: float, from `vocab_size` on rows of zeros, which get no probability.
+        target_C: int.
+        weight_C1: float32.
+        vocab_size: How many rows are tokens.
+
+    Returns:
+        float32 scalar, nats; float [C, D]; float32 [V, D].
+    """
+    target_embedding_CD = tf.gather(embedding_VD, target_C)
+    logits_CV = _float32(tf.matmul(hidden_CD, embedding_VD, transpose_b=True))
+    rows = embedding_VD.shape[0]
+    if rows > vocab_size:
+        logits_CV += tf.where(tf.range(rows) < vocab_size, 0.0, -1e9)
+    largest_C1 = tf.reduce_max(logits_CV, axis=-1, keepdims=True)
+    exponents_CV = tf.exp(logits_CV - largest_C1)
+    sums_C1 = tf.reduce_sum(exponents_CV, axis=-1, keepdims=True)
+    target_logit_C1 = tf.reduce_sum(
+        _float32(hidden_CD) * _float32(target_embedding_CD), axis=-1, keepdims=True
+    )
+    nll_C1 = largest_C1 + tf.math.log(sums_C1) - target_logit_C1
+    probabilities_CV = tf.cast(exponents_CV * (weight_C1 / sums_C1), hidden_CD.dtype)
+    d_hidden_CD = tf.matmul(probabilities_CV, embedding_VD)
+    d_hidden_CD -= tf.cast(weight_C1, hidden_CD.dtype) * target_embedding_CD
+    d_embedding_VD = _float32(tf.matmul(probabilities_CV, hidden_CD, transpose_a=True))
+    return tf.reduce_sum(weight_C1 * nll_C1), d_hidden_CD, d_embedding_VD
 
 
 def token_nll(
