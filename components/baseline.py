@@ -58,9 +58,8 @@ def BaselineModel(  # noqa: N802 (a component is named like a class)
     if version is None:
         export_unigram(counts, model_folder)
     else:
-        production = os.path.join(serving_folder, str(version))
-        _check_stride(production, stride)
-        io_utils.copy_dir(production, model_folder)
+        check_production_stride(serving_folder, stride)
+        io_utils.copy_dir(os.path.join(serving_folder, str(version)), model_folder)
 
     nll, total_nll, total_tokens, total_bytes = unigram_nll(counts), 0.0, 0, 0
     for tokens, _, num_bytes in read_batches(_split_files(examples, "eval")):
@@ -76,7 +75,20 @@ def BaselineModel(  # noqa: N802 (a component is named like a class)
         file.write(json.dumps(report, indent=2) + "\n")
 
 
-def _check_stride(production: str, stride: int) -> None:
+def check_production_stride(serving_folder: str, stride: int) -> None:
+    """Does nothing if a candidate with this stride can be compared with the model in production.
+
+    Args:
+        serving_folder: `<base>/<model name>`, as TF Serving reads it.
+        stride: The candidate's, in tokens.
+
+    Raises:
+        ValueError: The model in production is scored with another stride.
+    """
+    version = newest_version(serving_folder)
+    if version is None:
+        return
+    production = os.path.join(serving_folder, str(version))
     found = read_stride(production)
     if found != stride:
         raise ValueError(

@@ -24,20 +24,27 @@ def ServingCheck(  # noqa: N802 (a component is named like a class)
     model: InputArtifact[standard_artifacts.Model],
     blessing: OutputArtifact[standard_artifacts.InfraBlessing],
     seconds: Parameter[int],
+    code: Parameter[str],
     infra_blessing: InputArtifact[standard_artifacts.InfraBlessing] = None,
 ) -> None:
     """Blesses a model that the embedded server loads and that answers as it should.
 
     The server runs in a process of its own, `python -m serving.check`: what a model does to it,
     it does not do to the pipeline. What it found is in `serving_check.txt`, and a model that is
-    not blessed is not pushed; the run goes on.
+    not blessed is not pushed; the run goes on. Where the check itself came to no end, nothing is
+    known of the model: that is an error, so that the next run checks it again.
 
     Args:
         model: The candidate.
         blessing: Its custom property `blessed` is 1 or 0.
-        seconds: After so long the check has failed.
+        seconds: The check may take so long.
+        code: Not read: another digest of what checks makes it check again.
         infra_blessing: InfraValidator's, where that runs too: without it there is no blessing.
+
+    Raises:
+        RuntimeError: The check took too long, or ended without a word about the model.
     """
+    del code
     if infra_blessing is not None and not infra_blessing.get_int_custom_property("blessed"):
         report, is_blessed = "InfraValidator has not blessed it", False
     else:
@@ -65,9 +72,10 @@ def _check(folder: str, seconds: int) -> tuple[str, bool]:
                 check=False,
             )
         except subprocess.TimeoutExpired:
-            return f"the check took more than {seconds} seconds", False
+            raise RuntimeError(f"serving.check took more than {seconds} seconds") from None
     logging.info("serving.check wrote to standard error:\n%s", done.stderr)
-    if done.returncode == 0:
-        return done.stdout.strip(), True
-    last_words = "\n".join(done.stderr.splitlines()[-5:])
-    return done.stdout.strip() or f"exit status {done.returncode}: {last_words}", False
+    report = done.stdout.strip()
+    if done.returncode not in (0, 1) or not report:
+        last_words = "\n".join(done.stderr.splitlines()[-5:])
+        raise RuntimeError(f"serving.check ended with exit status {done.returncode}: {last_words}")
+    return report, done.returncode == 0

@@ -10,11 +10,12 @@ from tfx import v1 as tfx
 from tfx.dsl.components.base.base_component import BaseComponent
 from tfx.orchestration import pipeline as tfx_pipeline
 
-from components.baseline import BaselineModel
+from components.baseline import BaselineModel, check_production_stride
 from components.code_version import code_digest
 from components.evaluation import eval_config
 from components.example_gen import corpus_example_gen
 from components.example_validator import ExampleValidator
+from components.import_schema import ImportSchemaGen
 from components.pusher import Pusher
 from components.serving_check import ServingCheck
 from components.start import list_start_files
@@ -28,7 +29,13 @@ _SERVING_CHECK_SECONDS = 600
 
 
 def create_pipeline(config: PipelineConfig) -> tfx_pipeline.Pipeline:
-    """Returns the pipeline for a runner on this machine; see the picture in the README."""
+    """Returns the pipeline for a runner on this machine; see the picture in the README.
+
+    Raises:
+        ValueError: The weights to start from are not there or can't be trained, or the model in
+            production is scored with another stride.
+    """
+    check_production_stride(config.serving_base, config.stride)
     return tfx_pipeline.Pipeline(
         pipeline_name=config.name,
         pipeline_root=config.pipeline_root,
@@ -85,9 +92,7 @@ def _read_data(config: PipelineConfig) -> list[BaseComponent]:
         report_dir=config.refused_folder,
     )
     statistics_gen = tfx.components.StatisticsGen(examples=example_gen.outputs["examples"])
-    schema_gen = tfx.components.ImportSchemaGen(
-        schema_file=str(resources.files("data") / "schema.pbtxt")
-    )
+    schema_gen = ImportSchemaGen(text=(resources.files("data") / "schema.pbtxt").read_text())
     example_validator = ExampleValidator(
         statistics=statistics_gen.outputs["statistics"], schema=schema_gen.outputs["schema"]
     )
@@ -166,7 +171,10 @@ def _judge_and_push(
         infra_validators = [_infra_validator(trainer)]
         validated["infra_blessing"] = infra_validators[0].outputs["blessing"]
     serving_check = ServingCheck(
-        model=trainer.outputs["model"], seconds=_SERVING_CHECK_SECONDS, **validated
+        model=trainer.outputs["model"],
+        seconds=_SERVING_CHECK_SECONDS,
+        code=code_digest("serving"),
+        **validated,
     )
     pusher = Pusher(
         model=trainer.outputs["model"],

@@ -12,6 +12,8 @@ import tensorflow as tf
 from tfx.types import standard_artifacts
 
 from components.baseline import BaselineModel
+from pipeline.config_file import load_config
+from pipeline.graph import create_pipeline
 from tests.made_models import Document, export, write_documents
 
 VOCAB_SIZE = 50257
@@ -110,6 +112,14 @@ def test_production_is_left_as_it_was(tmp_path, serving_folder):
     before = {path: path.stat().st_mtime_ns for path in serving_folder.rglob("*")}
     choose_baseline(tmp_path, serving_folder)
     assert {path: path.stat().st_mtime_ns for path in serving_folder.rglob("*")} == before
+
+
+def test_another_stride_than_productions_is_told_before_anything_runs(tmp_path):
+    config = load_config("tiny", [f"output={tmp_path}", "evaluation.stride=16"])
+    export([1.0] * 10, Path(config.serving_base, "3"), stride=8)
+    message = f"stride must be 8, that of the model in production {config.serving_base}/3, got 16"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        create_pipeline(config)
 
 
 def test_a_model_in_production_that_is_scored_with_another_stride_is_an_error(

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import sys
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import pytest
 import tensorflow as tf
 from tfx.types import standard_artifacts
 
+from components.code_version import code_digest
 from components.serving_check import ServingCheck
 from model.export import export_gpt2
 from model.served import ServedGPT2
@@ -77,7 +80,7 @@ def run_component(
         validated.set_int_custom_property("blessed", int(infra_validator))
         inputs["infra_blessing"] = [validated]
     ServingCheck.EXECUTOR_SPEC.executor_class().Do(
-        inputs, {"blessing": [blessing]}, {"seconds": seconds}
+        inputs, {"blessing": [blessing]}, {"seconds": seconds, "code": ""}
     )
     return blessing
 
@@ -106,9 +109,42 @@ def test_a_model_that_cannot_be_served_is_not_blessed_and_the_report_says_why(tm
     assert report.startswith("the server cannot load it: ")
 
 
-def test_a_check_that_takes_too_long_has_failed(folder, tmp_path):
-    blessed, report, _ = found(run_component(tmp_path, folder.parent, seconds=0))
-    assert (blessed, report) == (0, "the check took more than 0 seconds")
+def test_a_check_that_takes_too_long_says_nothing_about_the_model(folder, tmp_path):
+    with pytest.raises(RuntimeError, match=r"^serving\.check took more than 0 seconds$"):
+        run_component(tmp_path, folder.parent, seconds=0)
+    assert not list((tmp_path / "blessing").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("script", "message"),
+    [
+        ("kill -9 $$", "exit status -9: "),
+        ("echo so far so good; echo Killed >&2; exit 137", "exit status 137: Killed"),
+        ("echo ImportError: serving >&2; exit 1", "exit status 1: ImportError: serving"),
+    ],
+)
+def test_a_check_that_breaks_off_says_nothing_about_the_model(
+    folder, tmp_path, monkeypatch, script, message
+):
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\n{script}\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    with pytest.raises(RuntimeError, match=f"^serving.check ended with {message}$"):
+        run_component(tmp_path, folder.parent)
+    assert not list((tmp_path / "blessing").iterdir())
+
+
+def test_another_serving_code_is_another_check(tmp_path, monkeypatch):
+    packages = {name: tmp_path / name for name in ("model", "components", "serving")}
+    for folder in packages.values():
+        folder.mkdir()
+    monkeypatch.setattr(resources, "files", packages.__getitem__)
+    before = code_digest(), code_digest("serving")
+    (packages["serving"] / "check.py").write_text("changed")
+    after = code_digest(), code_digest("serving")
+    assert before[0] == after[0]
+    assert before[1] != after[1]
 
 
 def test_without_infra_validators_blessing_where_it_runs_there_is_none(folder, tmp_path):

@@ -72,7 +72,8 @@ def test_nothing_in_the_file_points_to_this_machine(tiny):
     here = str(Path(__file__).parent.parent.parent)
     assert here not in json.dumps(tiny)
     assert "output/" not in json.dumps(tiny)
-    assert parameter_of(tiny, "ImportSchemaGen", "schema_file") == "package:data/schema.pbtxt"
+    schema = Path(__file__).parent.parent.parent / "data" / "schema.pbtxt"
+    assert parameter_of(tiny, "ImportSchemaGen", "text") == schema.read_text()
 
 
 def test_the_generator_runs_anew_each_time_with_its_driver_and_the_others_are_cached(tiny):
