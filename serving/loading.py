@@ -1,6 +1,7 @@
 """A folder of a version becomes signatures that can be called, warmed up by its own requests."""
 
 import contextlib
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,9 @@ from absl import logging
 from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 
 from serving.signature import Signature
+
+# TensorFlow's verbosity is the process's: models are loaded one after the other.
+_loading = threading.Lock()
 
 
 class LoadedModel:
@@ -25,7 +29,7 @@ class LoadedModel:
 
     def __init__(self, folder: Path) -> None:
         # Held beside its signatures because they refer to its variables only weakly.
-        with _without_warnings():
+        with _loading, _without_warnings():
             self._saved_model: Any = tf.saved_model.load(str(folder))
         self.signature_defs = _read_signature_defs(folder)
         self.signatures = {

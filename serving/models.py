@@ -21,7 +21,13 @@ from tensorflow_serving.config import model_server_config_pb2
 
 from serving.errors import RequestError, invalid
 from serving.options import Versions
-from serving.versions import LoadedVersion, ModelVersions, State, VersionNotServedError
+from serving.versions import (
+    LoadedVersion,
+    ModelVersions,
+    State,
+    VersionNotServedError,
+    VersionStatus,
+)
 
 _PLATFORM = "tensorflow"
 _FAILED_PRECONDITION = grpc.StatusCode.FAILED_PRECONDITION
@@ -41,14 +47,11 @@ class Models:
         self._reloading = threading.Lock()
         self._models: Mapping[str, ModelVersions] = {}  # replaced, never changed
 
-    def add(
-        self, name: str, base_path: Path, wanted: Versions, labels: Mapping[str, int]
-    ) -> ModelVersions:
-        """Returns the versions of a model that is served from the next `poll` on."""
+    def add(self, name: str, base_path: Path, wanted: Versions, labels: Mapping[str, int]) -> None:
+        """Has a model served from the next `poll` on."""
         versions = self._make(name, base_path, wanted)
         versions.set_labels(labels)
         self._models = {**self._models, name: versions}
-        return versions
 
     def poll(self) -> None:
         """Looks for new versions of every model.
@@ -68,6 +71,11 @@ class Models:
     def names(self) -> list[str]:
         """Returns the models' names, the one that was added first before the others."""
         return list(self._models)
+
+    def statuses(self, name: str) -> list[VersionStatus]:
+        """Returns a model's versions that were tried, newest first; none if it is not served."""
+        versions = self._models.get(name)
+        return [] if versions is None else versions.statuses()
 
     @property
     def is_available(self) -> bool:
@@ -117,7 +125,7 @@ class Models:
         number = spec.version.value if spec.HasField("version") else None
         if spec.HasField("version_label"):
             number = _find_label(versions, spec.version_label)
-        statuses = versions.statuses() if versions is not None else []
+        statuses = self.statuses(spec.name)
         wanted = "any versions"
         if number is not None:
             wanted = f"version {number}"

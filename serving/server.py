@@ -98,7 +98,7 @@ class Server:
         self._models = Models(
             self._report, functools.partial(load_and_warm_up, options=self._options)
         )
-        self._versions = self._models.add(
+        self._models.add(
             model_name, self._base_path, self._options.versions, self._options.version_labels
         )
         self._predictor = Predictor(self._models, self._options)
@@ -156,7 +156,7 @@ class Server:
         if self._rest_server is not None:
             scheme = "https" if tls else "http"
             self._report(f"{self._model_name}: REST on {scheme}://{self.rest_address}")
-        if not self._versions.statuses():
+        if not self._models.statuses(self._model_name):
             self._report(f"{self._model_name}: waiting for a first version in {self._base_path}")
         return self._port
 

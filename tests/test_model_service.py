@@ -1,5 +1,6 @@
 """ModelService and GetModelMetadata: what is told of the models, and changes to them."""
 
+import gc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from tensorflow_serving.apis import (
 )
 from tensorflow_serving.config import model_server_config_pb2
 
+from serving.versions import ModelVersions
 from tests.small_servers import (
     channel_to,
     echo_request,
@@ -196,6 +198,24 @@ def test_a_reload_changes_versions_labels_models_and_folders(tmp_path):
         assert shift_of() == 3
         with pytest.raises(grpc.RpcError, match=r"Servable not found for request: Latest\(other\)"):
             shift_of(model_name="other")
+
+
+def test_what_a_reload_replaced_is_not_kept(tmp_path):
+    folders = tmp_path / "first", tmp_path / "second"
+    for base_path in folders:
+        base_path.mkdir()
+        push(exported(1), base_path, 1)
+
+    def kept() -> set[Path]:
+        gc.collect()
+        objects = gc.get_objects()
+        return {each.base_path for each in objects if isinstance(each, ModelVersions)}
+
+    with running_server(folders[0]) as server, channel_to(server) as channel:
+        assert kept() & set(folders) == {folders[0]}
+        stub = model_service_pb2_grpc.ModelServiceStub(channel)
+        stub.HandleReloadConfigRequest(reload_request(("echo", folders[1])))
+        assert kept() & set(folders) == {folders[1]}
 
 
 def wrong_platform(request):
