@@ -9,6 +9,8 @@ from serving import MAX_MESSAGE_BYTES
 # Which versions are served: the newest n, all, or those of these numbers.
 Versions = int | Literal["all"] | list[int]
 
+_MOST_SECONDS = 24 * 60 * 60
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ServerOptions:
@@ -77,10 +79,14 @@ class ServerOptions:
             raise ValueError(f"ui must be true, false or an HTML file, got {self.ui}: no such file")
         if self.ui and self.rest_port is None:
             raise ValueError("ui needs rest_port, the port that gives the page")
-        if not self.poll_seconds > 0:
-            raise ValueError(f"poll_seconds must be > 0, got {self.poll_seconds}")
-        if not self.batch_wait_seconds >= 0:
-            raise ValueError(f"batch_wait_seconds must be >= 0, got {self.batch_wait_seconds}")
+        if not 0 < self.poll_seconds <= _MOST_SECONDS:
+            raise ValueError(
+                f"poll_seconds must be > 0 and <= {_MOST_SECONDS}, got {self.poll_seconds}"
+            )
+        if not 0 <= self.batch_wait_seconds <= _MOST_SECONDS:
+            raise ValueError(
+                f"batch_wait_seconds must be in [0, {_MOST_SECONDS}], got {self.batch_wait_seconds}"
+            )
         for field in ("max_batch_rows", "batch_threads", "max_message_bytes", "max_rows"):
             _check(field, getattr(self, field), 1)
         for field in ("max_text_bytes", "max_new_tokens", "max_concurrent_calls"):

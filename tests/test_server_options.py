@@ -1,5 +1,6 @@
 """serving/options.py: a wrong option is an error before anything starts."""
 
+import math
 import re
 
 import pytest
@@ -20,8 +21,10 @@ def test_the_defaults_are_tensorflow_servings_port_on_this_machine_alone():
         ({"port": 70_000}, "port must be in [0, 65535], got 70000"),
         ({"rest_port": -1}, "rest_port must be in [0, 65535], got -1"),
         ({"ui": True}, "ui needs rest_port, the port that gives the page"),
-        ({"poll_seconds": 0.0}, "poll_seconds must be > 0, got 0.0"),
-        ({"batch_wait_seconds": -1.0}, "batch_wait_seconds must be >= 0, got -1.0"),
+        ({"poll_seconds": 0.0}, "poll_seconds must be > 0 and <= 86400, got 0.0"),
+        ({"poll_seconds": math.inf}, "poll_seconds must be > 0 and <= 86400, got inf"),
+        ({"batch_wait_seconds": -1.0}, "batch_wait_seconds must be in [0, 86400], got -1.0"),
+        ({"batch_wait_seconds": math.inf}, "batch_wait_seconds must be in [0, 86400], got inf"),
         ({"versions": 0}, "versions must be >= 1, got 0"),
         ({"versions": []}, "versions must hold at least one number, got []"),
         ({"max_rows": 0}, "max_rows must be >= 1, got 0"),
