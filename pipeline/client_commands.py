@@ -105,7 +105,10 @@ def score(config: "PipelineConfig", options: argparse.Namespace) -> None:
     documents = read_documents(options.files)
     with _client(config, options) as client:
         scores = score_documents(
-            documents, lambda texts: [(text.num_tokens, text.nll) for text in client.score(texts)]
+            documents,
+            lambda texts: [(text.num_tokens, text.nll) for text in client.score(texts)],
+            config.serving.max_rows,
+            config.serving.max_text_bytes,
         )
     print(describe(scores))
 

@@ -16,7 +16,7 @@ from model.pretrained import is_exported_model, load_pretrained
 from model.scoring import document_nll
 from model.tokenizer import VOCAB_SIZE
 
-_DOCUMENTS_AT_A_TIME = 16
+_MOST_DOCUMENTS, _MOST_BYTES = 16, 1024 * 1024
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,16 +109,19 @@ def read_documents(files: Sequence[str]) -> list[Document]:
 def score_documents(
     documents: Sequence[Document],
     score_texts: Callable[[list[str]], Iterable[tuple[int, float]]],
+    most_documents: int = _MOST_DOCUMENTS,
+    most_bytes: int = _MOST_BYTES,
 ) -> dict[str, Score]:
     """Returns the score of each source, in order of appearance.
 
     Args:
         documents: What is scored.
         score_texts: Gives the number of tokens and the nll of each of some texts.
+        most_documents: It is given no more texts at a time than this.
+        most_bytes: Nor more bytes of UTF-8, unless a single text has more.
     """
     scores: dict[str, Score] = {}
-    for first in range(0, len(documents), _DOCUMENTS_AT_A_TIME):
-        batch = documents[first : first + _DOCUMENTS_AT_A_TIME]
+    for batch in _batches(documents, most_documents, most_bytes):
         scored = score_texts([document.text for document in batch])
         for document, (tokens, nll) in zip(batch, scored, strict=True):
             score = Score(1, tokens, len(document.text.encode()), nll)
@@ -139,6 +142,22 @@ def describe(scores: dict[str, Score]) -> str:
         for name, score in rows
     ]
     return "\n".join(lines)
+
+
+def _batches(
+    documents: Sequence[Document], most_documents: int, most_bytes: int
+) -> Iterator[list[Document]]:
+    batch: list[Document] = []
+    num_bytes = 0
+    for document in documents:
+        added = len(document.text.encode())
+        if batch and (len(batch) == most_documents or num_bytes + added > most_bytes):
+            yield batch
+            batch, num_bytes = [], 0
+        batch.append(document)
+        num_bytes += added
+    if batch:
+        yield batch
 
 
 def _read(file: str) -> Iterator[Document]:

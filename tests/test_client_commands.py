@@ -133,6 +133,15 @@ def test_tls_files_make_the_connection_an_encrypted_one(run, server, capsys, mon
     assert "certificate is None and key is x; one needs the other" in capsys.readouterr().err
 
 
+def test_score_keeps_within_the_servers_limits_of_a_call(run, server, capsys, tmp_path):
+    texts = ["a", "b", "c", "ééé", "d", "longer", "e"]
+    (tmp_path / "a.jsonl").write_text("".join(f'{{"text": "{text}"}}\n' for text in texts))
+    limits = ["--set=serving.max_rows=2", "--set=serving.max_text_bytes=6"]
+    assert run("score", *limits, f"{tmp_path}/a.jsonl") == 0
+    sent = [b"".join(call["texts"]).decode() for call in server.sent("score")]
+    assert sent == ["ab", "c", "ééé", "d", "longer", "e"]
+
+
 def test_score_without_a_model_asks_the_server_for_the_files_texts(run, server, capsys, tmp_path):
     (tmp_path / "a.txt").write_text("ab")
     (tmp_path / "b.jsonl").write_text('{"text": "abcd", "source": "s"}\n{"text": "é"}\n')
