@@ -1,7 +1,10 @@
 """A split's tokens in files that are mapped into memory, so that a corpus may exceed it."""
 
+import contextlib
 import os
+import shutil
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
@@ -18,6 +21,10 @@ _LARGEST_TOKEN = np.iinfo(_TOKEN_TYPE).max
 Documents = tuple[np.ndarray, np.ndarray]
 
 _TOKENS, _LENGTHS = "tokens.bin", "lengths.npy"
+
+_WRITING = "writing-"
+# What nobody has written to for so long, nobody is writing any more.
+_LEFT_BEHIND_SECONDS = 24 * 60 * 60
 
 
 def map_documents(files: Sequence[str], folder: Path) -> Documents:
@@ -50,7 +57,8 @@ def map_documents(files: Sequence[str], folder: Path) -> Documents:
 def _write(files: Sequence[str], folder: Path) -> None:
     """Writes the folder under another name, then renames it: it exists as a whole or not at all."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="writing-", dir=folder.parent) as parent:
+    _delete_left_behind(folder.parent)
+    with tempfile.TemporaryDirectory(prefix=_WRITING, dir=folder.parent) as parent:
         staged = Path(parent) / folder.name
         staged.mkdir()
         with (staged / _TOKENS).open("wb") as file:
@@ -64,6 +72,15 @@ def _write(files: Sequence[str], folder: Path) -> None:
         except OSError:
             if not folder.exists():  # else another worker was faster, and wrote the same
                 raise
+
+
+def _delete_left_behind(parent: Path) -> None:
+    """Deletes what processes that were killed had written; other workers' may be in use."""
+    for folder in parent.glob(_WRITING + "*"):
+        with contextlib.suppress(FileNotFoundError):  # another worker deletes it too
+            touched = max(path.stat().st_mtime for path in (folder, *folder.rglob("*")))
+            if touched < time.time() - _LEFT_BEHIND_SECONDS:
+                shutil.rmtree(folder)
 
 
 def _write_tokens(files: Sequence[str], file: BinaryIO) -> np.ndarray:

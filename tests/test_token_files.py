@@ -1,6 +1,7 @@
 """components/token_files.py: the tokens that Transform wrote, mapped from files."""
 
 import os
+import time
 from pathlib import Path
 from typing import BinaryIO
 
@@ -115,6 +116,18 @@ def test_two_workers_that_write_at_once_both_get_the_tokens(tmp_path, monkeypatc
         assert lengths.tolist() == [3, 2, 1, 5]
     assert len(others) == 1
     assert contents(tmp_path / "tokens") == ["train", "train/lengths.npy", "train/tokens.bin"]
+
+
+def test_what_a_killed_process_left_behind_is_deleted_and_what_another_writes_is_not(tmp_path):
+    file, now = write_examples(tmp_path / "a.tfrecord", DOCUMENTS), time.time()
+    for name, hours in (("writing-old", 25), ("writing-new", 23)):
+        path = tmp_path / "tokens" / name / "train" / "tokens.bin"
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"12")
+        for touched in (path, path.parent, path.parent.parent):
+            os.utime(touched, (now - hours * 3600, now - hours * 3600))
+    map_documents([file], tmp_path / "tokens" / "train")
+    assert sorted(path.name for path in (tmp_path / "tokens").iterdir()) == ["train", "writing-new"]
 
 
 def test_files_that_do_not_belong_together_are_an_error_that_says_what_to_do(tmp_path):
