@@ -47,20 +47,16 @@ def run(config: PipelineConfig) -> Summary | None:
         config.beam.check_folder(name, folder)
     runner = _Runner(config)
     runner.run(create_pipeline(config))
-    if not runner.has_run:
-        return None
-    summary = summarize(config)
-    summary.write(_summary_path(config))
-    return summary
+    return runner.summary
 
 
 class _Runner(LocalDagRunner):
-    """Prepares a run when there is to be one, and knows afterwards whether there was."""
+    """Prepares a run when there is to be one, and sums it up: `summary` is None until then."""
 
     def __init__(self, config: PipelineConfig) -> None:
         super().__init__()
         self._config = config
-        self.has_run = False
+        self.summary: Summary | None = None
 
     def run_with_ir(self, *args: Any, **kwargs: Any) -> None:
         # Before anything starts TensorFlow: some strategies change how it starts.
@@ -72,7 +68,8 @@ class _Runner(LocalDagRunner):
             if self._config.data.corpus in CORPORA:
                 prepare(self._config.data.corpus, Path(self._config.data_folder))
             super().run_with_ir(*args, **kwargs)
-        self.has_run = True
+            self.summary = summarize(self._config)
+            self.summary.write(_summary_path(self._config))
 
 
 @contextlib.contextmanager
