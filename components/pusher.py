@@ -33,7 +33,7 @@ class Executor(executor.Executor):
         """Pushes the model to the destination's folder, if it is blessed.
 
         Args:
-            input_dict: `model`, `model_blessing`.
+            input_dict: `model`, and `model_blessing` and `infra_blessing`, where these are made.
             output_dict: `pushed_model`: its properties tell whether and where it was pushed.
             exec_properties: `push_destination`.
         """

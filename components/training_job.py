@@ -127,6 +127,7 @@ class TrainingJob:
             TrainingJobError: It failed, or was deleted.
             TrainingInterrupted: It had to stop, and was deleted.
             ApiUnavailableError: The cluster was silent for too long. The Job is left alone.
+            ApiRefusedError: It does not let us look. The Job is left alone.
         """
         log = JobLog(self._api, self._name, _say)
         self._heard_at = time.monotonic()

@@ -117,7 +117,7 @@ def _chunk_gradients(
 
 
 def _chunks(query_BNTH: tf.Tensor) -> list[tuple[int, int | tf.Tensor]]:
-    """Returns begin and end of each chunk of queries; one for all where T shows in the graph."""
+    """Returns begin and end of each chunk of queries; one for all where T is not known."""
     length = query_BNTH.shape[2]
     if length is None:
         return [(0, tf.shape(query_BNTH)[2])]
