@@ -51,14 +51,13 @@ def BaselineModel(  # noqa: N802 (a component is named like a class)
         ValueError: The model in production is scored with another stride.
     """
     del candidate, criteria
+    version = find_production(serving_folder, stride)
     train_batches = read_batches(_split_files(examples, "train"))
     counts = count_tokens((tokens for tokens, _, _ in train_batches), VOCAB_SIZE)
-    version = newest_version(serving_folder)
     model_folder = path_utils.serving_model_dir(baseline.uri)
     if version is None:
         export_unigram(counts, model_folder)
     else:
-        check_production_stride(serving_folder, stride)
         io_utils.copy_dir(os.path.join(serving_folder, str(version)), model_folder)
 
     nll, total_nll, total_tokens, total_bytes = unigram_nll(counts), 0.0, 0, 0
@@ -75,8 +74,8 @@ def BaselineModel(  # noqa: N802 (a component is named like a class)
         file.write(json.dumps(report, indent=2) + "\n")
 
 
-def check_production_stride(serving_folder: str, stride: int) -> None:
-    """Does nothing if a candidate with this stride can be compared with the model in production.
+def find_production(serving_folder: str, stride: int) -> int | None:
+    """Returns the version in production, which a candidate has to beat, or None.
 
     Args:
         serving_folder: `<base>/<model name>`, as TF Serving reads it.
@@ -87,7 +86,7 @@ def check_production_stride(serving_folder: str, stride: int) -> None:
     """
     version = newest_version(serving_folder)
     if version is None:
-        return
+        return None
     production = os.path.join(serving_folder, str(version))
     found = read_stride(production)
     if found != stride:
@@ -96,6 +95,7 @@ def check_production_stride(serving_folder: str, stride: int) -> None:
             f"got {stride}: with another context the two can't be compared; a new stride needs a "
             "new model_name"
         )
+    return version
 
 
 def _split_files(examples: standard_artifacts.Examples, split: str) -> list[str]:

@@ -10,7 +10,7 @@ from tfx import v1 as tfx
 from tfx.dsl.components.base.base_component import BaseComponent
 from tfx.orchestration import pipeline as tfx_pipeline
 
-from components.baseline import BaselineModel, check_production_stride
+from components.baseline import BaselineModel, find_production
 from components.code_version import code_digest
 from components.evaluation import eval_config
 from components.example_gen import corpus_example_gen
@@ -35,7 +35,7 @@ def create_pipeline(config: PipelineConfig) -> tfx_pipeline.Pipeline:
         ValueError: The weights to start from are not there or can't be trained, or the model in
             production is scored with another stride.
     """
-    check_production_stride(config.serving_base, config.stride)
+    find_production(config.serving_base, config.stride)  # else its error would follow training
     return tfx_pipeline.Pipeline(
         pipeline_name=config.name,
         pipeline_root=config.pipeline_root,

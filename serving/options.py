@@ -9,6 +9,7 @@ from serving import MAX_MESSAGE_BYTES
 # Which versions are served: the newest n, all, or those of these numbers.
 Versions = int | Literal["all"] | list[int]
 
+# A lock does not wait for ever: Python refuses what the system cannot count.
 _MOST_SECONDS = 24 * 60 * 60
 
 
@@ -83,10 +84,7 @@ class ServerOptions:
             raise ValueError(
                 f"poll_seconds must be > 0 and <= {_MOST_SECONDS}, got {self.poll_seconds}"
             )
-        if not 0 <= self.batch_wait_seconds <= _MOST_SECONDS:
-            raise ValueError(
-                f"batch_wait_seconds must be in [0, {_MOST_SECONDS}], got {self.batch_wait_seconds}"
-            )
+        _check("batch_wait_seconds", self.batch_wait_seconds, 0, _MOST_SECONDS)
         for field in ("max_batch_rows", "batch_threads", "max_message_bytes", "max_rows"):
             _check(field, getattr(self, field), 1)
         for field in ("max_text_bytes", "max_new_tokens", "max_concurrent_calls"):
@@ -129,7 +127,7 @@ def join_address(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _check(field: str, value: int, least: int, most: int | None = None) -> None:
-    if value < least or (most is not None and value > most):
+def _check(field: str, value: float, least: int, most: int | None = None) -> None:
+    if not least <= value or (most is not None and not value <= most):  # so NaN is refused
         rule = f"must be >= {least}" if most is None else f"must be in [{least}, {most}]"
         raise ValueError(f"{field} {rule}, got {value}")

@@ -25,6 +25,7 @@ def test_the_defaults_are_tensorflow_servings_port_on_this_machine_alone():
         ({"poll_seconds": math.inf}, "poll_seconds must be > 0 and <= 86400, got inf"),
         ({"batch_wait_seconds": -1.0}, "batch_wait_seconds must be in [0, 86400], got -1.0"),
         ({"batch_wait_seconds": math.inf}, "batch_wait_seconds must be in [0, 86400], got inf"),
+        ({"batch_wait_seconds": math.nan}, "batch_wait_seconds must be in [0, 86400], got nan"),
         ({"versions": 0}, "versions must be >= 1, got 0"),
         ({"versions": []}, "versions must hold at least one number, got []"),
         ({"max_rows": 0}, "max_rows must be >= 1, got 0"),
