@@ -16,7 +16,7 @@ from model.pretrained import is_exported_model, load_pretrained
 from model.scoring import document_nll
 from model.tokenizer import VOCAB_SIZE
 
-_MOST_DOCUMENTS, _MOST_BYTES = 16, 1024 * 1024
+_DOCUMENTS_AT_A_TIME = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,8 +109,8 @@ def read_documents(files: Sequence[str]) -> list[Document]:
 def score_documents(
     documents: Sequence[Document],
     score_texts: Callable[[list[str]], Iterable[tuple[int, float]]],
-    most_documents: int = _MOST_DOCUMENTS,
-    most_bytes: int = _MOST_BYTES,
+    most_documents: int = _DOCUMENTS_AT_A_TIME,
+    most_bytes: float = math.inf,
 ) -> dict[str, Score]:
     """Returns the score of each source, in order of appearance.
 
@@ -145,7 +145,7 @@ def describe(scores: dict[str, Score]) -> str:
 
 
 def _batches(
-    documents: Sequence[Document], most_documents: int, most_bytes: int
+    documents: Sequence[Document], most_documents: int, most_bytes: float
 ) -> Iterator[list[Document]]:
     batch: list[Document] = []
     num_bytes = 0
