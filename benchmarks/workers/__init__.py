@@ -20,6 +20,10 @@ from pathlib import Path
 VOCAB_SIZE = 50257
 DROPOUT = 0.1
 
+# To which all that train clip the gradient's global norm, as GPT-3's was (Brown et al. 2020,
+# appendix B).
+CLIP_NORM = 1.0
+
 
 def serve(step: Callable[[], object]) -> None:
     """Answers lines until the input ends; `step` returns when all of its work is done."""

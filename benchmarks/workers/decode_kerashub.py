@@ -3,7 +3,7 @@
     python -m benchmarks.workers.decode_kerashub BATCH
 
 Run by the Python of the environment `kerashub`; random weights. `jit_compile` stays as Keras
-chooses it, which is XLA.
+chooses it: where there is but a CPU, without XLA, with which one row was a few percent slower.
 """
 
 import sys

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from benchmarks.workers import DROPOUT, VOCAB_SIZE, serve
+from benchmarks.workers import CLIP_NORM, DROPOUT, VOCAB_SIZE, serve
 
 
 def main() -> None:
@@ -31,6 +31,7 @@ def main() -> None:
         optimizer.zero_grad()
         loss = model(input_ids=ids, labels=ids, use_cache=False).loss
         loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP_NORM)
         optimizer.step()
         loss.item()
 

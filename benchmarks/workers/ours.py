@@ -1,4 +1,4 @@
-"""One step of our training, as configured by default but for the options.
+"""One step of our training, as configured by default but for the options and what all share.
 
 python -m benchmarks.workers.ours BATCH CONTEXT [--plain-loss] [--document-mask] [--no-xla]
     [--recompute {none,attention,block}]
@@ -10,7 +10,7 @@ from typing import get_args
 import numpy as np
 import tensorflow as tf
 
-from benchmarks.workers import DROPOUT, VOCAB_SIZE, serve
+from benchmarks.workers import CLIP_NORM, DROPOUT, VOCAB_SIZE, serve
 from model import gradients
 from model.config import GPT2Config
 from model.strategy import make_strategy
@@ -33,6 +33,7 @@ def main() -> None:
     config = TrainingConfig(
         steps=1000,
         global_batch_size=options.batch,
+        gradient_clip_norm=CLIP_NORM,
         recompute=options.recompute,
         document_mask=options.document_mask,
         xla=not options.no_xla,
