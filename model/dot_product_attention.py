@@ -83,11 +83,14 @@ def dot_product_attention(
                     means_BNT1[:, :, begin:end],
                     upstream_BNTH[:, :, begin:end],
                 )
-                later = [[0, 0], [0, 0], [0, tf.shape(key_BNSH)[2] - end], [0, 0]]
+                later = [[0, 0], [0, 0], [0, 0], [0, tf.shape(key_BNSH)[2] - end]]
                 d_query.append(d_chunk[0])
                 d_key.append(tf.pad(d_chunk[1], later))
                 d_value.append(tf.pad(d_chunk[2], later))
-            return tf.concat(d_query, axis=2), tf.add_n(d_key), tf.add_n(d_value)
+            d_key_BNSH, d_value_BNSH = (
+                tf.transpose(tf.add_n(parts_BNHS), [0, 1, 3, 2]) for parts_BNHS in (d_key, d_value)
+            )
+            return tf.concat(d_query, axis=2), d_key_BNSH, d_value_BNSH
 
         return mixed_BNTH, gradient
 
@@ -103,7 +106,11 @@ def _chunk_gradients(
     means_BNT1: tf.Tensor,
     upstream_BNTH: tf.Tensor,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Returns gradients to the queries of a chunk and to the keys and values that they see."""
+    """Returns gradients to the queries of a chunk and to the keys and values that they see.
+
+    The latter two are [B, N, H, S]: XLA on CPU transposes the small factor of a product quickly,
+    but takes two to three times as long for one whose large factor is transposed.
+    """
     weights_BNTS = tf.nn.relu(signed_BNTS) * scale
     d_weights_BNTS = tf.matmul(upstream_BNTH, value_BNSH, transpose_b=True)
     by_weights_BNTS = _float32(weights_BNTS) * _float32(d_weights_BNTS)
@@ -111,8 +118,8 @@ def _chunk_gradients(
     d_scores_BNTS = tf.cast(d_scores_BNTS, query_BNTH.dtype)
     return (
         tf.matmul(d_scores_BNTS, key_BNSH),
-        tf.matmul(d_scores_BNTS, query_BNTH, transpose_a=True),
-        tf.matmul(weights_BNTS, upstream_BNTH, transpose_a=True),
+        tf.matmul(query_BNTH, d_scores_BNTS, transpose_a=True),
+        tf.matmul(upstream_BNTH, weights_BNTS, transpose_a=True),
     )
 
 

@@ -90,11 +90,13 @@ def test_outputs_and_gradients_are_those_of_plain_calls_with_the_same_masks(reco
     assert_all_near(found_by_calls(blocks, recompute, xla=True), expected, 1e-5)
 
 
-def test_each_chunk_of_queries_has_its_mask_again(monkeypatch):
+@pytest.mark.parametrize("xla", [False, True])
+@pytest.mark.parametrize("recompute", ["none", "attention"])
+def test_each_chunk_of_queries_has_its_mask_again(recompute, xla, monkeypatch):
     monkeypatch.setattr("model.dot_product_attention._QUERIES_AT_A_TIME", 3)
     blocks = blocks_of(dropout=0.5)
     expected = values_and_gradients(blocks, plain_call)
-    assert_all_near(found_by_calls(blocks, "attention", xla=False), expected, 2e-6)
+    assert_all_near(found_by_calls(blocks, recompute, xla), expected, 1e-5 if xla else 2e-6)
 
 
 def test_recomputation_changes_nothing_under_xla_either():
