@@ -1,7 +1,7 @@
 """GPT-2 one position at a time, with what attention needs of the positions before it kept."""
 
-# Shapes: B prompts, T tokens of the longest prompt, S slots of the cache, N heads, H head width,
-#         D = N * H, R = B * N, V vocabulary.
+# Shapes: B prompts, T tokens of the longest prompt, N heads, H head width, D = N * H, V vocabulary,
+#         R = B * N heads of all prompts, S slots of each of these, C = R * S slots of the cache.
 
 import tensorflow as tf
 
@@ -9,7 +9,9 @@ from model.attention import Attend, attend_to_earlier
 from model.gpt2 import GPT2
 from model.one_row import matrix_times_column
 
-# Each block's keys and values by head, of the positions seen so far: float [B, N, S, H] each.
+# Each block's keys and values, float [C, H] each: S slots for each head of each prompt in turn, of
+# which those of the positions seen so far are filled. Flat, as `_overwrite` takes it, so that no
+# step reshapes them all.
 Cache = list[tuple[tf.Tensor, tf.Tensor]]
 
 # XLA compiles a program for each shape that it meets. Lengths are rounded up to a power of two, at
@@ -61,9 +63,12 @@ class Decoder:
             num_slots = _rounded(num_slots)
         logits_BV, keys, values = self._prefill(ids_BT, lengths_B)
         room = [[0, 0], [0, 0], [0, num_slots - tf.shape(ids_BT)[1]], [0, 0]]
+
+        def slots(x_BNTH: tf.Tensor) -> tf.Tensor:
+            return tf.reshape(tf.pad(x_BNTH, room), [-1, x_BNTH.shape[3]])
+
         return logits_BV, [
-            (tf.pad(key_BNTH, room), tf.pad(value_BNTH, room))
-            for key_BNTH, value_BNTH in zip(keys, values, strict=True)
+            (slots(key), slots(value)) for key, value in zip(keys, values, strict=True)
         ]
 
     def step(
@@ -72,7 +77,7 @@ class Decoder:
         """Returns the logits behind one more token of each row, and the cache with it.
 
         Args:
-            token_B: int32 [B].
+            token_B: int32 [B], B >= 1.
             position_B: int32 [B]: where in its row the token stands.
             cache: As the call before this one gave it. It is overwritten: not to be used again.
 
@@ -90,23 +95,20 @@ class Decoder:
             )
         else:
             logits_BV, keys, values = self._step(*inputs)
-        batch, heads, num_slots = tf.unstack(tf.shape(cache[0][0]))[:3]
-        slot_R = tf.range(batch * heads) * num_slots + tf.repeat(position_B, heads)
+        heads = tf.size(token_B) * self.config.num_heads
+        num_slots = tf.shape(cache[0][0])[0] // heads
+        slot_R = tf.range(heads) * num_slots + tf.repeat(position_B, self.config.num_heads)
         with tf.control_dependencies([logits_BV]):  # nothing reads the cache any more
             return logits_BV, [
-                (
-                    _overwrite(key_BNSH, slot_R, new_key_BNH),
-                    _overwrite(value_BNSH, slot_R, new_value_BNH),
-                )
-                for (key_BNSH, value_BNSH), new_key_BNH, new_value_BNH in zip(
+                (_overwrite(key_CH, slot_R, new_key_RH), _overwrite(value_CH, slot_R, new_value_RH))
+                for (key_CH, value_CH), new_key_RH, new_value_RH in zip(
                     cache, keys, values, strict=True
                 )
             ]
 
     def cache_shapes(self) -> list[tuple[tf.TensorShape, tf.TensorShape]]:
         """Returns the static shapes of the cache's tensors, for a loop that carries them."""
-        heads = self.config.num_heads
-        shape = tf.TensorShape([None, heads, None, self.config.embedding_dim // heads])
+        shape = tf.TensorShape([None, self.config.embedding_dim // self.config.num_heads])
         return [(shape, shape)] * self.config.num_layers
 
     def _prefill_pass(
@@ -130,8 +132,11 @@ class Decoder:
         past_keys: list[tf.Tensor],
         past_values: list[tf.Tensor],
     ) -> tuple[tf.Tensor, list[tf.Tensor], list[tf.Tensor]]:
-        num_slots = tf.shape(past_keys[0])[2]
-        is_past_BS = tf.range(num_slots)[None, :] < position_B[:, None]
+        by_head = [tf.size(token_B), self.config.num_heads, -1, past_keys[0].shape[1]]
+        past_keys, past_values = (
+            [tf.reshape(past_CH, by_head) for past_CH in past] for past in (past_keys, past_values)
+        )
+        is_past_BS = tf.range(tf.shape(past_keys[0])[2])[None, :] < position_B[:, None]
         bias_B11S = tf.where(is_past_BS, 0.0, -1e9)[:, None, None, :]
         keys, values = [], []
 
@@ -142,8 +147,8 @@ class Decoder:
                 query_BN1H, key_BN1H, value_BN1H = (
                     tf.transpose(x, [0, 2, 1, 3]) for x in (query_B1NH, key_B1NH, value_B1NH)
                 )
-                keys.append(key_BN1H[:, :, 0])
-                values.append(value_BN1H[:, :, 0])
+                keys.append(tf.reshape(key_B1NH, [-1, key_B1NH.shape[-1]]))
+                values.append(tf.reshape(value_B1NH, [-1, value_B1NH.shape[-1]]))
                 past_BN1S = tf.matmul(query_BN1H, past_key_BNSH, transpose_b=True)
                 own_BN11 = tf.reduce_sum(query_BN1H * key_BN1H, axis=-1, keepdims=True)
                 scores = tf.concat(
@@ -193,21 +198,18 @@ class Decoder:
         return logits_BV / layer.embeddings_scale if self._model.is_int8 else logits_BV
 
 
-def _overwrite(old_BNSH: tf.Tensor, slot_R: tf.Tensor, new_BNH: tf.Tensor) -> tf.Tensor:
-    """Returns `old_BNSH` with new vectors in one slot of each head of each prompt.
+def _overwrite(old_CH: tf.Tensor, slot_R: tf.Tensor, new_RH: tf.Tensor) -> tf.Tensor:
+    """Returns `old_CH` with new vectors in one slot of each head of each prompt.
 
     In place: a compiled program and `tf.tensor_scatter_nd_update` both copy the whole cache, which
     for eight rows of 1,024 positions of GPT-2 124M is 0.6 GB a step.
 
     Args:
-        old_BNSH: float; what else reads it must have done so.
+        old_CH: float; what else reads it must have done so.
         slot_R: int32, counted through all prompts and heads.
-        new_BNH: float.
+        new_RH: float.
     """
-    shape = tf.shape(old_BNSH)
-    new_RH = tf.reshape(new_BNH, [-1, shape[3]])
-    slots = tf.reshape(old_BNSH, [-1, shape[3]])  # R * S of them
-    return tf.reshape(tf.raw_ops.InplaceUpdate(x=slots, i=slot_R, v=new_RH), shape)
+    return tf.raw_ops.InplaceUpdate(x=old_CH, i=slot_R, v=new_RH)
 
 
 def _rounded(length: tf.Tensor) -> tf.Tensor:
