@@ -86,8 +86,8 @@ class Decoder:
             The cache.
         """
         inputs = token_B, position_B, [key for key, _ in cache], [value for _, value in cache]
-        if self._model.is_int8:
-            # Several rows are faster with the weights written out as floats: see `linear`.
+        if self._xla:
+            # One row has faster products of its own: see model/one_row.py.
             logits_BV, keys, values = tf.cond(
                 tf.size(token_B) == 1,
                 lambda: self._one_row_step(*inputs),

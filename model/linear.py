@@ -16,16 +16,14 @@ def linear(layer: keras.layers.Dense, x: tf.Tensor, keep: bool = False) -> tf.Te
         keep: Whether the product is kept for a backward pass that is a program of its own.
     """
     rows = tf.reshape(x, [-1, layer.kernel.shape[0]])
-    is_int8 = layer.quantization_mode == "int8"
-    if is_int8 and rows.shape[0] == 1:
-        product = row_times_matrix(rows[0], tf.convert_to_tensor(layer.kernel))[None]
+    kernel = tf.convert_to_tensor(layer.kernel)
+    if rows.shape[0] == 1 and x.dtype == tf.float32:  # parts of sums would lose digits in 16 bits
+        multiply = row_times_matrix
     else:
-        kernel = tf.cast(layer.kernel, x.dtype)
-        product = kept(tf.matmul, rows, kernel) if keep else tf.matmul(rows, kernel)
-    if is_int8:
+        # Several rows are faster with weights in 8 bits written out as floats.
+        multiply, kernel = tf.matmul, tf.cast(kernel, x.dtype)
+    product = kept(multiply, rows, kernel) if keep else multiply(rows, kernel)
+    if layer.quantization_mode == "int8":
         product /= layer.kernel_scale
-    bias = tf.cast(layer.bias, x.dtype)
-    # For one row XLA would add the bias as part of the product, which then has but one thread: not
-    # so if it is subtracted.
-    shifted = product - tf.negative(bias)
-    return tf.reshape(shifted, tf.concat([tf.shape(x)[:-1], [layer.units]], axis=0))
+    y = product + tf.cast(layer.bias, x.dtype)
+    return tf.reshape(y, tf.concat([tf.shape(x)[:-1], [layer.units]], axis=0))

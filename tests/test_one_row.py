@@ -12,10 +12,24 @@ WIDTHS = [48, 16, 20, 7]
 
 @pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("width", WIDTHS)
-def test_a_row_times_a_matrix(width, compiled):
-    row, matrix = drawn(width, [width, 5])
+@pytest.mark.parametrize("dtype", [np.int8, np.float32])
+def test_a_row_times_a_matrix(dtype, width, compiled):
+    floats, matrix = drawn(width, [width, 5])
+    row, matrix = floats[None], matrix.astype(dtype)
     product = tf.function(row_times_matrix, jit_compile=compiled)
     near(product(tf.constant(row), tf.constant(matrix)), row.astype(float) @ matrix.astype(float))
+
+
+def test_the_gradient_of_a_product_with_floats_is_that_of_a_plain_one():
+    floats, matrix = drawn(48, [48, 5])
+    row, matrix = tf.constant(floats[None]), tf.constant(matrix, tf.float32)
+    upstream = tf.constant([[1.0, -2.0, 3.0, -4.0, 5.0]])
+    with tf.GradientTape() as tape:
+        tape.watch([row, matrix])
+        product = row_times_matrix(row, matrix)
+    d_row, d_matrix = tape.gradient(product, [row, matrix], output_gradients=upstream)
+    near(d_row, upstream.numpy().astype(float) @ matrix.numpy().T)
+    near(d_matrix, floats[:, None].astype(float) @ upstream.numpy())
 
 
 @pytest.mark.parametrize("compiled", [False, True])
