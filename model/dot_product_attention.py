@@ -3,7 +3,7 @@
 # Shapes: B batch, T positions, S visible positions, N heads, H head width.
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
@@ -72,9 +72,8 @@ def dot_product_attention(
             means_BNT1 = tf.reduce_sum(
                 _float32(upstream_BNTH) * _float32(mixed_BNTH), axis=-1, keepdims=True
             )
-            d_query, d_key, d_value = [], [], []
-            for (begin, end), signed_BNTS in zip(chunks, softmaxes, strict=True):
-                d_chunk = _chunk_gradients(
+            of_chunks = [
+                _chunk_gradients(
                     query_BNTH[:, :, begin:end],
                     key_BNSH[:, :, :end],
                     value_BNSH[:, :, :end],
@@ -83,14 +82,15 @@ def dot_product_attention(
                     means_BNT1[:, :, begin:end],
                     upstream_BNTH[:, :, begin:end],
                 )
-                later = [[0, 0], [0, 0], [0, 0], [0, tf.shape(key_BNSH)[2] - end]]
-                d_query.append(d_chunk[0])
-                d_key.append(tf.pad(d_chunk[1], later))
-                d_value.append(tf.pad(d_chunk[2], later))
-            d_key_BNSH, d_value_BNSH = (
-                tf.transpose(tf.add_n(parts_BNHS), [0, 1, 3, 2]) for parts_BNHS in (d_key, d_value)
+                for (begin, end), signed_BNTS in zip(chunks, softmaxes, strict=True)
+            ]
+            d_query, d_key, d_value = zip(*of_chunks, strict=True)
+            length = tf.shape(key_BNSH)[2]
+            return (
+                tf.concat(d_query, axis=2),
+                _sum_over_chunks(d_key, length),
+                _sum_over_chunks(d_value, length),
             )
-            return tf.concat(d_query, axis=2), d_key_BNSH, d_value_BNSH
 
         return mixed_BNTH, gradient
 
@@ -121,6 +121,15 @@ def _chunk_gradients(
         tf.matmul(query_BNTH, d_scores_BNTS, transpose_a=True),
         tf.matmul(upstream_BNTH, weights_BNTS, transpose_a=True),
     )
+
+
+def _sum_over_chunks(parts_BNHS: Sequence[tf.Tensor], length: tf.Tensor) -> tf.Tensor:
+    """Returns float [B, N, S, H], S = `length`: the sum of what each chunk gives its first keys."""
+    padded_BNHS = [
+        tf.pad(part_BNHS, [[0, 0], [0, 0], [0, 0], [0, length - tf.shape(part_BNHS)[3]]])
+        for part_BNHS in parts_BNHS
+    ]
+    return tf.transpose(tf.add_n(padded_BNHS), [0, 1, 3, 2])
 
 
 def _chunks(query_BNTH: tf.Tensor) -> list[tuple[int, int | tf.Tensor]]:
