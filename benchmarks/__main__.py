@@ -22,6 +22,7 @@ BENCHMARKS: dict[str, tuple[Any, ...]] = {
     "train_step_1x512_vs_huggingface": ("benchmarks.train_step:one_row_vs_huggingface",),
     "train_step_4x256_vs_huggingface": ("benchmarks.train_step:four_rows_vs_huggingface",),
     "train_step_1x512_vs_kerashub": ("benchmarks.train_step:one_row_vs_kerashub",),
+    "train_step_4x256_vs_kerashub": ("benchmarks.train_step:four_rows_vs_kerashub",),
     "train_step_1x512_vs_matmul_limit": ("benchmarks.train_step:one_row_vs_matmul_limit",),
     "train_step_memory_vs_huggingface": ("benchmarks.train_step:memory_vs_huggingface",),
     "train_step_memory_vs_kerashub": ("benchmarks.train_step:memory_vs_kerashub",),

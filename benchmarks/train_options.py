@@ -7,14 +7,22 @@ from benchmarks.processes import Measurement, take_turns
 from benchmarks.train_step import ours, peak_memory
 
 
-def chunked_loss_memory() -> Result:
+def chunked_loss_memory() -> list[Result]:
     """Compares peak memory at 4 x 1,024 with that of a loss which holds all logits.
 
-    One after the other: the two at once are more than 20 GB.
+    Once more with blocks recomputed in both: then little but weights and their like is left beside
+    the loss. One process after the other: two at once are more than 20 GB.
     """
-    (chunked,) = take_turns([ours(4, 1024)], rounds=1)
-    (plain,) = take_turns([ours(4, 1024, "--plain-loss")], rounds=1)
-    return peak_memory("chunked_loss_memory_vs_plain", 2.0, chunked, plain)
+
+    def compare(name: str, limit: float, *options: str) -> Result:
+        (chunked,) = take_turns([ours(4, 1024, *options)], rounds=1)
+        (plain,) = take_turns([ours(4, 1024, "--plain-loss", *options)], rounds=1)
+        return peak_memory(name, limit, chunked, plain)
+
+    return [
+        compare("chunked_loss_memory_vs_plain", 2.0),
+        compare("chunked_loss_memory_recomputing_vs_plain", 1.6, "--recompute", "block"),
+    ]
 
 
 def chunked_loss_time() -> Result:

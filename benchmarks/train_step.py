@@ -29,6 +29,11 @@ def one_row_vs_kerashub() -> Result:
     return _rate("train_step_1x512_vs_kerashub", "kerashub", 1, 512)
 
 
+def four_rows_vs_kerashub() -> Result:
+    """Compares tokens a second at 4 x 256; takes about two minutes."""
+    return _rate("train_step_4x256_vs_kerashub", "kerashub", 4, 256)
+
+
 def one_row_vs_matmul_limit() -> Result:
     """Compares the step's FLOPs a second with those of a large matrix product.
 

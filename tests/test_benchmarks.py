@@ -157,6 +157,21 @@ def test_a_worker_that_ends_is_an_error_that_names_it():
         worker.step()
 
 
+def test_a_worker_starts_with_keras_3_whatever_was_imported_before(monkeypatch):
+    monkeypatch.setenv("TF_USE_LEGACY_KERAS", "1")  # as TensorFlow Transform does when imported
+
+    worker = Worker(
+        [
+            "-c",
+            "import os; from benchmarks.workers import serve; "
+            "'TF_USE_LEGACY_KERAS' in os.environ and exit(3); serve(int)",
+        ]
+    )
+
+    assert worker.step() >= 0
+    worker.close()
+
+
 def test_an_environment_with_the_pinned_versions_is_used_as_it_is(tmp_path, monkeypatch):
     monkeypatch.setattr("benchmarks.environments.FOLDER", tmp_path)
     python = tmp_path / "huggingface" / "bin" / "python"
