@@ -1,6 +1,6 @@
 """Calls a model's blocks through two compiled programs, forward and backward, that all share."""
 
-# Shapes: B batch, T positions, D embedding width.
+# Shapes: B batch, T positions, P = B * T, D embedding width, N heads, H head width.
 
 import contextlib
 from collections.abc import Callable, Sequence
@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import keras
 import tensorflow as tf
 
+from model.attention import attend_to_earlier
 from model.kept import given, keeping
 from model.training_config import Recompute
 from model.transformer_block import TransformerBlock
@@ -24,6 +25,9 @@ class BlockCalls:
     with the square of T; "block" nothing but the block's input: gradient checkpointing (Chen et al.
     2016, "Training Deep Nets with Sublinear Memory Cost"). `keras.remat` fails in graphs (keras
     issue 21207).
+
+    In the programs the batch is one row of P positions, for all but attention: XLA on CPU takes
+    five to ten times as long to sum a bias' gradient over batch and positions as over one axis.
 
     Args:
         blocks: Built blocks, alike but for the values of their variables.
@@ -51,37 +55,40 @@ class BlockCalls:
         Dropout's seeds are read, not counted up: give each call new ones by a StatelessScope.
         """
         seeds = [tf.convert_to_tensor(seed.value) for seed in block.non_trainable_variables]
+        rows, width = x_BTD.shape[0], x_BTD.shape[2]
 
         @tf.custom_gradient
         def call(
-            x_BTD: tf.Tensor, *weights: tf.Tensor
+            x_1PD: tf.Tensor, *weights: tf.Tensor
         ) -> tuple[tf.Tensor, Callable[[tf.Tensor], list[tf.Tensor]]]:
-            arguments = (x_BTD, weights, seeds, documents_BT)
-            y_BTD, kept = self._forward(*arguments)
-            return y_BTD, lambda upstream_BTD: self._backward(*arguments, kept, upstream_BTD)
+            arguments = (rows, x_1PD, weights, seeds, documents_BT)
+            y_1PD, kept = self._forward(*arguments)
+            return y_1PD, lambda upstream_1PD: self._backward(*arguments, kept, upstream_1PD)
 
         weights = (tf.convert_to_tensor(weight.value) for weight in block.trainable_variables)
-        return call(x_BTD, *weights)
+        return tf.reshape(call(tf.reshape(x_BTD, [1, -1, width]), *weights), x_BTD.shape)
 
     def _forward_pass(
         self,
-        x_BTD: tf.Tensor,
+        rows: int,
+        x_1PD: tf.Tensor,
         weights: Sequence[tf.Tensor],
         seeds: Sequence[tf.Tensor],
         documents_BT: tf.Tensor | None,
     ) -> tuple[tf.Tensor, list[tf.Tensor]]:
         with keeping(with_quadratic=self._recompute == "none") as kept:
-            y_BTD = self._call_template(x_BTD, weights, seeds, documents_BT)
-        return y_BTD, [] if self._recompute == "block" else kept
+            y_1PD = self._call_template(rows, x_1PD, weights, seeds, documents_BT)
+        return y_1PD, [] if self._recompute == "block" else kept
 
     def _backward_pass(
         self,
-        x_BTD: tf.Tensor,
+        rows: int,
+        x_1PD: tf.Tensor,
         weights: Sequence[tf.Tensor],
         seeds: Sequence[tf.Tensor],
         documents_BT: tf.Tensor | None,
         kept: Sequence[tf.Tensor],
-        upstream_BTD: tf.Tensor,
+        upstream_1PD: tf.Tensor,
     ) -> list[tf.Tensor]:
         known = (
             contextlib.nullcontext()
@@ -89,18 +96,27 @@ class BlockCalls:
             else given(kept, with_quadratic=self._recompute == "none")
         )
         with tf.GradientTape(watch_accessed_variables=False) as tape, known:
-            tape.watch([x_BTD, *weights])
-            y_BTD = self._call_template(x_BTD, weights, seeds, documents_BT)
-        return tape.gradient(y_BTD, [x_BTD, *weights], output_gradients=upstream_BTD)
+            tape.watch([x_1PD, *weights])
+            y_1PD = self._call_template(rows, x_1PD, weights, seeds, documents_BT)
+        return tape.gradient(y_1PD, [x_1PD, *weights], output_gradients=upstream_1PD)
 
     def _call_template(
         self,
-        x_BTD: tf.Tensor,
+        rows: int,
+        x_1PD: tf.Tensor,
         weights: Sequence[tf.Tensor],
         seeds: Sequence[tf.Tensor],
         documents_BT: tf.Tensor | None,
     ) -> tf.Tensor:
         block = self._template
+        dropout = block.attention.attention_dropout if block.dropout else None
+
+        def attend(*parts_1PNH: tf.Tensor) -> tf.Tensor:
+            shape = parts_1PNH[0].shape
+            parts_BTNH = (tf.reshape(part, [rows, -1, *shape[2:]]) for part in parts_1PNH)
+            mixed_BTNH = attend_to_earlier(*parts_BTNH, dropout, documents_BT)
+            return tf.reshape(mixed_BTNH, shape)
+
         variables = (*block.trainable_variables, *block.non_trainable_variables)
         with keras.StatelessScope(list(zip(variables, (*weights, *seeds), strict=True))):
-            return block(x_BTD, documents_BT=documents_BT, training=True)
+            return block(x_1PD, training=True, attend=attend)

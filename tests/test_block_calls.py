@@ -14,7 +14,7 @@ from model.block_calls import BlockCalls
 from model.training_config import Recompute
 from tests.small_models import randomize
 
-# Shapes: B batch, T positions, D embedding width.
+# Shapes: B batch, T positions, P = B * T, D embedding width.
 B, T, D = 2, 7, 12
 LAYERS = 3
 DOCUMENTS_BT = tf.constant([[0, 0, 0, 1, 1, 1, 1], [0, 1, 1, 1, 2, 2, 2]])
@@ -141,16 +141,25 @@ def test_all_blocks_are_calls_of_the_same_two_programs():
     assert calls._backward.experimental_get_tracing_count() == 1
 
 
+def test_batches_of_as_many_positions_are_told_apart():
+    blocks = blocks_of(0.0)
+    calls = BlockCalls(blocks, recompute="none", xla=True)
+    for shape in ([2, 7, D], [7, 2, D], [1, 14, D]):
+        x_BTD = tf.reshape(random_input(), shape)
+        found, expected = calls(blocks[0], x_BTD), blocks[0](x_BTD, training=True)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+
+
 def programs(recompute: Recompute) -> tuple[int, int, list[int]]:
     """Products in the compiled forward and backward pass, and the sizes of what is kept."""
     block = blocks_of(0.0)[0]
     calls = BlockCalls([block], recompute, xla=True)
-    x_BTD = random_input()
     weights = [tf.convert_to_tensor(weight.value) for weight in block.trainable_variables]
-    arguments: tuple[Any, ...] = (x_BTD, weights, [], None)
-    y_BTD, kept = calls._forward(*arguments)
+    x_1PD = tf.reshape(random_input(), [1, B * T, D])
+    arguments: tuple[Any, ...] = (B, x_1PD, weights, [], None)
+    y_1PD, kept = calls._forward(*arguments)
     forward = calls._forward.experimental_get_compiler_ir(*arguments)
-    backward = calls._backward.experimental_get_compiler_ir(*arguments, kept, y_BTD)
+    backward = calls._backward.experimental_get_compiler_ir(*arguments, kept, y_1PD)
     in_forward, in_backward = (
         len(re.findall(r" dot\(", compiled(stage="optimized_hlo")))
         for compiled in (forward, backward)
