@@ -12,7 +12,7 @@ class Result:
     Args:
         name: The benchmark's name.
         ours, peer: Medians, in `unit`.
-        limit: What we claim: `ratio` is at least this.
+        limit: What we aim at: a `ratio` of this at least.
         unit: Of both figures.
         more_is_better: True for rates, False for what is spent: seconds, bytes.
     """
@@ -31,7 +31,7 @@ class Result:
 
     @property
     def holds(self) -> bool:
-        """Whether the claim holds."""
+        """Whether the aim is reached."""
         return self.ratio >= self.limit
 
     def to_dict(self) -> dict[str, str | float]:

@@ -4,7 +4,8 @@
     python -m benchmarks --only train_step_1x512_vs_huggingface
 
 The file is a list of {name, ours, peer, limit, unit, ratio}; a ratio above 1 says that ours is
-better. Entries of benchmarks that this call does not run stay as they are.
+better. Entries of benchmarks that this call does not run stay as they are. A benchmark may have
+several results: `--only` takes the first one's name.
 """
 
 import argparse

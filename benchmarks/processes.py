@@ -14,8 +14,8 @@ WARM_UPS = 2  # the first step compiles, the second still takes memory for the f
 ROUNDS = 7
 
 # TensorFlow Transform, which some benchmarks import, sets this for all that its process starts;
-# KerasHub does not start with it.
-_NOT_FOR_WORKERS = "TF_USE_LEGACY_KERAS"
+# KerasHub does not start with it. It means nothing to our own code, which imports `keras`.
+_LEGACY_KERAS = "TF_USE_LEGACY_KERAS"
 
 
 class Worker:
@@ -31,7 +31,7 @@ class Worker:
 
     def __init__(self, arguments: Sequence[str], python: str = sys.executable) -> None:
         self._arguments = arguments
-        environment = {name: os.environ[name] for name in os.environ if name != _NOT_FOR_WORKERS}
+        environment = {name: value for name, value in os.environ.items() if name != _LEGACY_KERAS}
         self._process = subprocess.Popen(
             [python, *arguments],
             cwd=ROOT,

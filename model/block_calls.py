@@ -27,7 +27,7 @@ class BlockCalls:
     issue 21207).
 
     In the programs the batch is one row of P positions, for all but attention: XLA on CPU takes
-    five to ten times as long to sum a bias' gradient over batch and positions as over one axis.
+    0.8 ms to sum a gradient of [4, 256, 768] over batch and positions, and 0.1 ms over one axis.
 
     Args:
         blocks: Built blocks, alike but for the values of their variables.
@@ -52,16 +52,17 @@ class BlockCalls:
     ) -> tf.Tensor:
         """Returns `block(x_BTD, documents_BT, training=True)`, float [B, T, D].
 
+        B and T must be known when the graph is built.
         Dropout's seeds are read, not counted up: give each call new ones by a StatelessScope.
         """
         seeds = [tf.convert_to_tensor(seed.value) for seed in block.non_trainable_variables]
-        rows, width = x_BTD.shape[0], x_BTD.shape[2]
+        batch_size, _, width = x_BTD.shape
 
         @tf.custom_gradient
         def call(
             x_1PD: tf.Tensor, *weights: tf.Tensor
         ) -> tuple[tf.Tensor, Callable[[tf.Tensor], list[tf.Tensor]]]:
-            arguments = (rows, x_1PD, weights, seeds, documents_BT)
+            arguments = (batch_size, x_1PD, weights, seeds, documents_BT)
             y_1PD, kept = self._forward(*arguments)
             return y_1PD, lambda upstream_1PD: self._backward(*arguments, kept, upstream_1PD)
 
@@ -70,19 +71,19 @@ class BlockCalls:
 
     def _forward_pass(
         self,
-        rows: int,
+        batch_size: int,
         x_1PD: tf.Tensor,
         weights: Sequence[tf.Tensor],
         seeds: Sequence[tf.Tensor],
         documents_BT: tf.Tensor | None,
     ) -> tuple[tf.Tensor, list[tf.Tensor]]:
         with keeping(with_quadratic=self._recompute == "none") as kept:
-            y_1PD = self._call_template(rows, x_1PD, weights, seeds, documents_BT)
+            y_1PD = self._call_template(batch_size, x_1PD, weights, seeds, documents_BT)
         return y_1PD, [] if self._recompute == "block" else kept
 
     def _backward_pass(
         self,
-        rows: int,
+        batch_size: int,
         x_1PD: tf.Tensor,
         weights: Sequence[tf.Tensor],
         seeds: Sequence[tf.Tensor],
@@ -97,25 +98,27 @@ class BlockCalls:
         )
         with tf.GradientTape(watch_accessed_variables=False) as tape, known:
             tape.watch([x_1PD, *weights])
-            y_1PD = self._call_template(rows, x_1PD, weights, seeds, documents_BT)
+            y_1PD = self._call_template(batch_size, x_1PD, weights, seeds, documents_BT)
         return tape.gradient(y_1PD, [x_1PD, *weights], output_gradients=upstream_1PD)
 
     def _call_template(
         self,
-        rows: int,
+        batch_size: int,
         x_1PD: tf.Tensor,
         weights: Sequence[tf.Tensor],
         seeds: Sequence[tf.Tensor],
         documents_BT: tf.Tensor | None,
     ) -> tf.Tensor:
         block = self._template
-        dropout = block.attention.attention_dropout if block.dropout else None
+        dropout = block.attention.attention_dropout if block.attention.dropout else None
 
-        def attend(*parts_1PNH: tf.Tensor) -> tf.Tensor:
-            shape = parts_1PNH[0].shape
-            parts_BTNH = (tf.reshape(part, [rows, -1, *shape[2:]]) for part in parts_1PNH)
-            mixed_BTNH = attend_to_earlier(*parts_BTNH, dropout, documents_BT)
-            return tf.reshape(mixed_BTNH, shape)
+        def attend(query_1PNH: tf.Tensor, key_1PNH: tf.Tensor, value_1PNH: tf.Tensor) -> tf.Tensor:
+            shape = [batch_size, -1, *query_1PNH.shape[2:]]
+            query_BTNH, key_BTNH, value_BTNH = (
+                tf.reshape(part, shape) for part in (query_1PNH, key_1PNH, value_1PNH)
+            )
+            mixed_BTNH = attend_to_earlier(query_BTNH, key_BTNH, value_BTNH, dropout, documents_BT)
+            return tf.reshape(mixed_BTNH, query_1PNH.shape)
 
         variables = (*block.trainable_variables, *block.non_trainable_variables)
         with keras.StatelessScope(list(zip(variables, (*weights, *seeds), strict=True))):

@@ -1,5 +1,6 @@
 """model/block_calls.py: the values and gradients of plain calls, by two programs for all blocks."""
 
+import functools
 import re
 from collections.abc import Callable
 from typing import Any, get_args
@@ -39,7 +40,9 @@ def plain_call(block: TransformerBlock, x_BTD: tf.Tensor) -> tf.Tensor:
     return block(x_BTD, documents_BT=DOCUMENTS_BT, training=True)
 
 
-def values_and_gradients(blocks: list[TransformerBlock], call: Call) -> list[np.ndarray]:
+def values_and_gradients(
+    blocks: list[TransformerBlock], call: Call, x_BTD: tf.Tensor | None = None
+) -> list[np.ndarray]:
     """The blocks' output, in a graph, and its gradients to the input and to all weights.
 
     Dropout's masks are those of fixed seeds, each layer's another one.
@@ -62,7 +65,7 @@ def values_and_gradients(blocks: list[TransformerBlock], call: Call) -> list[np.
             loss = tf.reduce_sum(tf.sin(tf.cast(y_BTD, tf.float32)))
         return [y_BTD, *tape.gradient(loss, sources)]
 
-    found = run(random_input(blocks[0].compute_dtype))
+    found = run(random_input(blocks[0].compute_dtype) if x_BTD is None else x_BTD)
     assert len(found) == 2 + 12 * LAYERS
     return [tf.cast(x, tf.float32).numpy() for x in found]
 
@@ -141,13 +144,17 @@ def test_all_blocks_are_calls_of_the_same_two_programs():
     assert calls._backward.experimental_get_tracing_count() == 1
 
 
-def test_batches_of_as_many_positions_are_told_apart():
-    blocks = blocks_of(0.0)
+def test_batches_of_the_same_number_of_positions_are_told_apart():
+    blocks = blocks_of(dropout=0.5)
     calls = BlockCalls(blocks, recompute="none", xla=True)
-    for shape in ([2, 7, D], [7, 2, D], [1, 14, D]):
-        x_BTD = tf.reshape(random_input(), shape)
-        found, expected = calls(blocks[0], x_BTD), blocks[0](x_BTD, training=True)
-        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+    for shape in ([2, 7], [7, 2], [1, 14]):
+        x_BTD = tf.reshape(random_input(), [*shape, D])
+        documents_BT = tf.reshape(DOCUMENTS_BT, shape)
+        found, expected = (
+            values_and_gradients(blocks, functools.partial(call, documents_BT=documents_BT), x_BTD)
+            for call in (calls, functools.partial(TransformerBlock.__call__, training=True))
+        )
+        assert_all_near(found, expected, 1e-5)
 
 
 def programs(recompute: Recompute) -> tuple[int, int, list[int]]:
