@@ -96,7 +96,7 @@ class MultiHeadSelfAttention(keras.layers.Layer):
         if attend is None:
             attend = functools.partial(
                 attend_to_earlier,
-                dropout=self.attention_dropout if training and self.dropout else None,
+                dropout=self.attention_dropout if training else None,
                 documents_BT=documents_BT,
             )
         mixed_BTNH = attend(query_BTNH, key_BTNH, value_BTNH)

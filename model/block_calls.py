@@ -110,7 +110,7 @@ class BlockCalls:
         documents_BT: tf.Tensor | None,
     ) -> tf.Tensor:
         block = self._template
-        dropout = block.attention.attention_dropout if block.attention.dropout else None
+        dropout = block.attention.attention_dropout
 
         def attend(query_1PNH: tf.Tensor, key_1PNH: tf.Tensor, value_1PNH: tf.Tensor) -> tf.Tensor:
             shape = [batch_size, -1, *query_1PNH.shape[2:]]

@@ -52,7 +52,7 @@ def dot_product_attention(
             # Softmax in float32 whatever the compute type: its sums lose too much in 16 bits.
             scores_BNTS = _float32(scores_BNTS) + attention_bias(begin, end, documents_BT)
             softmax_BNTS = tf.cast(tf.nn.softmax(scores_BNTS), query_BNTH.dtype)
-            if dropout is None:
+            if dropout is None or dropout.rate == 0:
                 return softmax_BNTS
             mask_BNTS = dropout.next_mask(tf.shape(softmax_BNTS))
             return tf.where(mask_BNTS, softmax_BNTS, -softmax_BNTS)
