@@ -33,6 +33,7 @@ BENCHMARKS: dict[str, tuple[Any, ...]] = {
     "recompute_time_vs_plain": ("benchmarks.train_options:recompute_time",),
     "document_mask_time_vs_plain": ("benchmarks.train_options:document_mask_time",),
     "xla_time_vs_plain": ("benchmarks.train_options:xla_time",),
+    "kept_memory_time_vs_returned": ("benchmarks.train_options:kept_memory",),
     "input_pipeline_tokens_per_second": ("benchmarks.input_pipeline:run",),
     "transform_tokens_per_second_vs_tiktoken": ("benchmarks.transform_throughput:run",),
     "transform_scaling": ("benchmarks.transform_scaling:run",),

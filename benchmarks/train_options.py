@@ -63,6 +63,15 @@ def xla_time() -> Result:
     return _time("xla_time_vs_plain", 1.0, compiled, plain)
 
 
+def kept_memory() -> list[Result]:
+    """Compares a step at 4 x 256 with one that hands the memory it frees back to the system."""
+    kept, returned = take_turns([ours(4, 256), ours(4, 256, "--return-memory")])
+    return [
+        _time("kept_memory_time_vs_returned", 1.0, kept, returned),
+        peak_memory("kept_memory_memory_vs_returned", 0.9, kept, returned),
+    ]
+
+
 @functools.cache
 def _recomputed_and_kept() -> tuple[Measurement, Measurement, Measurement]:
     """Returns what was seen of steps that recompute blocks, attention, and neither."""

@@ -1,8 +1,11 @@
 """model/strategy.py, and that every strategy trains alike: each in processes of its own."""
 
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,9 +18,21 @@ from model.strategy import Workers, is_chief, make_strategy, num_physical_device
 from model.training_config import StrategyConfig
 from tests.small_training import metrics, results, start, train_small, workers
 
+ROOT = Path(__file__).parents[1]
+
 PLAIN: dict[str, Any] = {"xla": True, "dropout": 0.0}
 DROPOUT: dict[str, Any] = {"xla": False, "dropout": 0.2}
 ALIKE: dict[str, Any] = {"xla": False, "all_rows_alike": True, "steps": 1, "warmup_steps": 0}
+
+RETURNING = {"TF_CPU_ALLOCATOR_USE_BFC": "0"}
+SHOW_MEMORY = """
+import tensorflow as tf
+from model.strategy import make_strategy
+from model.training_config import StrategyConfig
+make_strategy(StrategyConfig())
+four_mebibytes = tf.zeros([1024, 1024])
+print(tf.config.experimental.get_memory_info("CPU:0")["current"])
+"""
 
 
 @pytest.fixture(scope="module")
@@ -161,6 +176,24 @@ def test_the_same_configuration_gets_the_same_strategy():
     assert make_strategy(StrategyConfig()) is make_strategy(StrategyConfig("one_device", 1))
     assert make_strategy(StrategyConfig()).num_replicas_in_sync == 1
     assert is_chief(make_strategy(StrategyConfig()))
+
+
+@pytest.mark.parametrize(("set_by_user", "keeps"), [({}, True), (RETURNING, False)])
+def test_tensorflow_keeps_memory_unless_the_user_has_it_otherwise(set_by_user, keeps):
+    unset = {name: value for name, value in os.environ.items() if "BFC" not in name}
+    outcome = subprocess.run(
+        [sys.executable, "-c", SHOW_MEMORY],
+        cwd=ROOT,
+        env=unset | set_by_user,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    # TensorFlow counts the memory that it keeps, and knows nothing of what it hands back.
+    if keeps:
+        assert int(outcome.stdout) >= 2**22, outcome.stderr
+    else:
+        assert "Allocator stats not available for device 'CPU:0'" in outcome.stderr
 
 
 def test_a_process_that_is_alone_agrees_with_itself():

@@ -1,10 +1,11 @@
 """One step of our training, as configured by default but for the options and what all share.
 
 python -m benchmarks.workers.ours BATCH CONTEXT [--plain-loss] [--document-mask] [--no-xla]
-    [--recompute {none,attention,block}]
+    [--return-memory] [--recompute {none,attention,block}]
 """
 
 import argparse
+import os
 from typing import get_args
 
 import numpy as np
@@ -23,13 +24,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("batch", type=int)
     parser.add_argument("context", type=int)
-    for option in ("--plain-loss", "--document-mask", "--no-xla"):
+    for option in ("--plain-loss", "--document-mask", "--no-xla", "--return-memory"):
         parser.add_argument(option, action="store_true")
     parser.add_argument("--recompute", choices=get_args(Recompute), default="none")
     options = parser.parse_args()
 
     if options.plain_loss:  # no option of the product, which has no use for it
         gradients.summed_cross_entropy = plain_cross_entropy
+    if options.return_memory:
+        os.environ["TF_CPU_ALLOCATOR_USE_BFC"] = "0"
     config = TrainingConfig(
         steps=1000,
         global_batch_size=options.batch,
