@@ -120,16 +120,32 @@ def test_recomputation_changes_no_bit_of_16(dtype):
 
 
 @pytest.mark.parametrize(
-    ("recompute", "xla"),
-    [("none", False), ("none", True), ("attention", True), ("block", False), ("block", True)],
+    ("dtype", "share", "recompute", "xla"),
+    [
+        ("mixed_bfloat16", 0.06, "none", False),
+        ("mixed_bfloat16", 0.06, "block", False),
+        ("mixed_float16", 0.01, "none", False),
+        ("mixed_float16", 0.01, "none", True),
+        ("mixed_float16", 0.01, "attention", True),
+        ("mixed_float16", 0.01, "block", False),
+        ("mixed_float16", 0.01, "block", True),
+    ],
 )
-@pytest.mark.parametrize(("dtype", "share"), [("mixed_bfloat16", 0.2), ("mixed_float16", 0.02)])
-def test_in_16_bits_values_are_near_those_in_32(dtype, share, recompute, xla):
-    # Not those of plain calls in 16 bits: XLA rounds where it likes, on some CPUs far less often.
-    expected = values_and_gradients(
-        blocks_of(0.5), plain_call, tf.cast(random_input(dtype[6:]), tf.float32)
-    )
-    assert_all_near(found_by_calls(blocks_of(0.5, dtype), recompute, xla), expected, share)
+def test_in_16_bits_values_are_near_too(dtype, share, recompute, xla):
+    # A product that is kept is rounded before its bias is added, and XLA rounds where it likes.
+    blocks = blocks_of(0.5, dtype)
+    expected = values_and_gradients(blocks, plain_call)
+    assert_all_near(found_by_calls(blocks, recompute, xla), expected, share)
+
+
+@pytest.mark.parametrize("recompute", get_args(Recompute))
+def test_under_xla_bfloat16_is_near_float32(recompute):
+    # On CPUs without units for it XLA rounds far less often than plain calls, which are 0.14 off
+    # here. On others it is as they are, to 0.06.
+    x_BTD = tf.cast(random_input("bfloat16"), tf.float32)
+    expected = values_and_gradients(blocks_of(0.5), plain_call, x_BTD)
+    found = found_by_calls(blocks_of(0.5, "mixed_bfloat16"), recompute, xla=True)
+    assert_all_near(found, expected, 0.2)
 
 
 def test_without_documents_a_row_is_one():

@@ -16,9 +16,7 @@ import tensorflow as tf
 
 from model.strategy import Workers, is_chief, make_strategy, num_physical_devices
 from model.training_config import StrategyConfig
-from tests.small_training import metrics, results, start, train_small, workers
-
-ROOT = Path(__file__).parents[1]
+from tests.small_training import ROOT, metrics, results, start, train_small, workers
 
 PLAIN: dict[str, Any] = {"xla": True, "dropout": 0.0}
 DROPOUT: dict[str, Any] = {"xla": False, "dropout": 0.2}
