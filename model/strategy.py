@@ -34,8 +34,9 @@ def _keep_memory() -> None:
     """Has TensorFlow keep the CPU's memory that it frees, as it does by itself beside a GPU.
 
     Every step allocates what the last one freed. Where that went back to the system, it had to map
-    and clear 350,000 pages anew in a step of GPT-2 124M, 4 x 256 tokens. Variables that the user
-    has set are left as they are.
+    and clear 350,000 pages anew in a step of GPT-2 124M, 4 x 256 tokens. Where TensorFlow turns
+    oneDNN on, as it does on a CPU with AVX-512 VNNI or AMX, memory is kept whatever is set here.
+    Variables that the user has set are left as they are.
     """
     os.environ.setdefault("TF_CPU_ALLOCATOR_USE_BFC", "1")
     # Else it stops at 64 GiB, however much there is. This many MiB no machine has.
