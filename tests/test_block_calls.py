@@ -2,7 +2,7 @@
 
 import functools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, get_args
 
 import keras
@@ -79,14 +79,6 @@ def assert_all_near(found: list[np.ndarray], expected: list[np.ndarray], share: 
         np.testing.assert_allclose(one, other, rtol=0, atol=share * largest)
 
 
-def largest_error(found: list[np.ndarray], exact: list[np.ndarray]) -> float:
-    """As a share of the largest value in the array it is in."""
-    return max(
-        np.abs(one - other).max() / np.abs(other).max()
-        for one, other in zip(found, exact, strict=True)
-    )
-
-
 def found_by_calls(
     blocks: list[TransformerBlock], recompute: Recompute, xla: bool
 ) -> list[np.ndarray]:
@@ -127,24 +119,35 @@ def test_recomputation_changes_no_bit_of_16(dtype):
         np.testing.assert_array_equal(one, other)
 
 
-@pytest.mark.parametrize("recompute", ["none", "block"])
-def test_in_bfloat16_values_are_near_too(recompute):
-    # A product that is kept is rounded before its bias is added.
-    blocks = blocks_of(0.5, "mixed_bfloat16")
+@pytest.fixture
+def bias_apart() -> Iterator[None]:
+    """Keeps a product and the bias added to it apart: with oneDNN TensorFlow makes them one op.
+
+    In 16 bits that rounds otherwise than a product that is kept.
+    """
+    tf.config.optimizer.set_experimental_options({"remapping": False})
+    yield
+    tf.config.optimizer.set_experimental_options({"remapping": True})
+
+
+@pytest.mark.usefixtures("bias_apart")
+@pytest.mark.parametrize(
+    ("dtype", "share", "recompute", "xla"),
+    [
+        ("mixed_bfloat16", 0.06, "none", False),
+        ("mixed_bfloat16", 0.06, "block", False),
+        ("mixed_float16", 0.01, "none", False),
+        ("mixed_float16", 0.01, "none", True),
+        ("mixed_float16", 0.01, "attention", True),
+        ("mixed_float16", 0.01, "block", False),
+        ("mixed_float16", 0.01, "block", True),
+    ],
+)
+def test_in_16_bits_values_are_near_too(dtype, share, recompute, xla):
+    # A product that is kept is rounded before its bias is added, and XLA rounds where it likes.
+    blocks = blocks_of(0.5, dtype)
     expected = values_and_gradients(blocks, plain_call)
-    assert_all_near(found_by_calls(blocks, recompute, xla=False), expected, 0.06)
-
-
-@pytest.mark.parametrize("xla", [False, True])
-@pytest.mark.parametrize("recompute", get_args(Recompute))
-def test_float16_is_as_near_to_float32_as_plain_calls_are(recompute, xla):
-    # How near depends on the CPU: one with units for float16 rounds sums within a product too.
-    blocks = blocks_of(0.5, "mixed_float16")
-    x_BTD = tf.cast(random_input("float16"), tf.float32)
-    exact = values_and_gradients(blocks_of(0.5), plain_call, x_BTD)
-    plain = largest_error(values_and_gradients(blocks, plain_call), exact)
-    assert 0 < plain < 0.02
-    assert largest_error(found_by_calls(blocks, recompute, xla), exact) <= 1.25 * plain
+    assert_all_near(found_by_calls(blocks, recompute, xla), expected, share)
 
 
 @pytest.mark.parametrize("recompute", get_args(Recompute))
