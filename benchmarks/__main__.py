@@ -22,6 +22,7 @@ from benchmarks import Result
 BENCHMARKS: dict[str, tuple[Any, ...]] = {
     "train_step_1x512_vs_huggingface": ("benchmarks.train_step:one_row_vs_huggingface",),
     "train_step_4x256_vs_huggingface": ("benchmarks.train_step:four_rows_vs_huggingface",),
+    "train_step_bfloat16_4x256_vs_huggingface": ("benchmarks.train_step:bfloat16_vs_huggingface",),
     "train_step_1x512_vs_kerashub": ("benchmarks.train_step:one_row_vs_kerashub",),
     "train_step_4x256_vs_kerashub": ("benchmarks.train_step:four_rows_vs_kerashub",),
     "train_step_1x512_vs_matmul_limit": ("benchmarks.train_step:one_row_vs_matmul_limit",),
@@ -33,6 +34,7 @@ BENCHMARKS: dict[str, tuple[Any, ...]] = {
     "recompute_time_vs_plain": ("benchmarks.train_options:recompute_time",),
     "document_mask_time_vs_plain": ("benchmarks.train_options:document_mask_time",),
     "xla_time_vs_plain": ("benchmarks.train_options:xla_time",),
+    "bfloat16_time_vs_float32": ("benchmarks.train_options:bfloat16_time",),
     "kept_memory_time_vs_returned": ("benchmarks.train_options:kept_memory",),
     "input_pipeline_tokens_per_second": ("benchmarks.input_pipeline:run",),
     "transform_tokens_per_second_vs_tiktoken": ("benchmarks.transform_throughput:run",),

@@ -5,6 +5,7 @@ import functools
 from benchmarks import Result
 from benchmarks.processes import Measurement, take_turns
 from benchmarks.train_step import ours, peak_memory
+from model.compilation import has_matrix_unit
 
 
 def chunked_loss_memory() -> list[Result]:
@@ -61,6 +62,16 @@ def xla_time() -> Result:
     """Compares a step's seconds at 1 x 512 with those of one that is not compiled."""
     compiled, plain = take_turns([ours(1, 512), ours(1, 512, "--no-xla")])
     return _time("xla_time_vs_plain", 1.0, compiled, plain)
+
+
+def bfloat16_time() -> Result:
+    """Compares a step's seconds at 4 x 256 in `mixed_bfloat16` with those of one in float32.
+
+    Without a matrix unit for it XLA makes the products in float32 all the same.
+    """
+    in_16_bits, plain = take_turns([ours(4, 256, "--bfloat16"), ours(4, 256)])
+    limit = 1.5 if has_matrix_unit() else 0.75
+    return _time("bfloat16_time_vs_float32", limit, in_16_bits, plain)
 
 
 def kept_memory() -> list[Result]:

@@ -1,7 +1,7 @@
 """How fast a training step of GPT-2 124M is, and what it holds, beside others' and the machine.
 
-All in float32 with dropout 0.1, random weights and random ids; the step includes the gradient's
-clipping by its global norm and AdamW's update.
+In float32 where nothing else is said, with dropout 0.1, random weights and random ids; the step
+includes the gradient's clipping by its global norm and AdamW's update.
 """
 
 import functools
@@ -22,6 +22,12 @@ def one_row_vs_huggingface() -> Result:
 def four_rows_vs_huggingface() -> Result:
     """Compares tokens a second at 4 x 256; takes about two minutes."""
     return _rate("train_step_4x256_vs_huggingface", "huggingface", 4, 256)
+
+
+def bfloat16_vs_huggingface() -> Result:
+    """Compares tokens a second at 4 x 256, both in mixed precision; takes about two minutes."""
+    name = "train_step_bfloat16_4x256_vs_huggingface"
+    return _rate(name, "huggingface", 4, 256, "--bfloat16")
 
 
 def one_row_vs_kerashub() -> Result:
@@ -82,15 +88,17 @@ def peak_memory(name: str, limit: float, our_own: Measurement, others: Measureme
 
 
 @functools.cache
-def _measure(peer: str, batch: int, context: int) -> tuple[Measurement, Measurement]:
+def _measure(peer: str, batch: int, context: int, *options: str) -> tuple[Measurement, Measurement]:
     """Returns what was seen of ours and of the peer's step in one run: rates and memory alike."""
-    arguments = ["-m", f"benchmarks.workers.{peer}", str(batch), str(context)]
-    our_own, others = take_turns([ours(batch, context), Worker(arguments, python_of(peer))])
+    arguments = ["-m", f"benchmarks.workers.{peer}", str(batch), str(context), *options]
+    our_own, others = take_turns(
+        [ours(batch, context, *options), Worker(arguments, python_of(peer))]
+    )
     return our_own, others
 
 
-def _rate(name: str, peer: str, batch: int, context: int) -> Result:
-    our_own, others = _measure(peer, batch, context)
+def _rate(name: str, peer: str, batch: int, context: int, *options: str) -> Result:
+    our_own, others = _measure(peer, batch, context, *options)
     return Result(
         name=name,
         ours=batch * context / our_own.seconds,

@@ -9,6 +9,7 @@ import keras
 import tensorflow as tf
 
 from model.attention import attend_to_earlier
+from model.compilation import Compilation, compiled
 from model.kept import given, keeping
 from model.training_config import Recompute
 from model.transformer_block import TransformerBlock
@@ -26,26 +27,29 @@ class BlockCalls:
     2016, "Training Deep Nets with Sublinear Memory Cost"). `keras.remat` fails in graphs (keras
     issue 21207).
 
+    Compiled around their products (`model/compilation.py`), the two are programs of several pieces.
+
     In the programs the batch is one row of P positions, for all but attention: XLA on CPU takes
     0.8 ms to sum a gradient of [4, 256, 768] over batch and positions, and 0.1 ms over one axis.
 
     Args:
         blocks: Built blocks, alike but for the values of their variables.
         recompute: What inside of a block is not kept for the backward pass.
-        xla: Whether XLA compiles the two programs.
+        compilation: How much of the two programs XLA compiles.
     """
 
-    def __init__(self, blocks: Sequence[TransformerBlock], recompute: Recompute, xla: bool) -> None:
+    def __init__(
+        self,
+        blocks: Sequence[TransformerBlock],
+        recompute: Recompute,
+        compilation: Compilation,
+    ) -> None:
         self._template = blocks[0]
         self._recompute = recompute
         # Inlined, the two could be merged by TensorFlow, which then keeps what is made again.
-        attributes = {"_noinline": True}
-        self._forward = tf.function(
-            self._forward_pass, jit_compile=xla, experimental_attributes=attributes
-        )
-        self._backward = tf.function(
-            self._backward_pass, jit_compile=xla, experimental_attributes=attributes
-        )
+        settings = {"experimental_attributes": {"_noinline": True}}
+        self._forward = compiled(self._forward_pass, compilation, **settings)
+        self._backward = compiled(self._backward_pass, compilation, **settings)
 
     def __call__(
         self, block: TransformerBlock, x_BTD: tf.Tensor, documents_BT: tf.Tensor | None = None

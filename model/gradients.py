@@ -7,6 +7,7 @@ import keras
 import tensorflow as tf
 
 from model.block_calls import BlockCalls
+from model.compilation import compilation_of, compiled
 from model.dropout import Dropout
 from model.gpt2 import GPT2
 from model.loss import summed_cross_entropy
@@ -32,8 +33,9 @@ class Gradients:
         self._model = model
         self._config = config
         self._document_start = document_start
-        self._call_block = BlockCalls(model.blocks, config.recompute, config.xla)
-        self._head = tf.function(self._loss_by_stream, jit_compile=config.xla)
+        self._compilation = compilation_of(config)
+        self._call_block = BlockCalls(model.blocks, config.recompute, self._compilation)
+        self._head = compiled(self._loss_by_stream, self._compilation)
         self._dropout_states = [
             layer.seed_generator.state
             for layer in model._flatten_layers()
@@ -111,6 +113,7 @@ class Gradients:
                 weights_MT,
                 self._config.loss_chunk_size,
                 self._config.vocab_multiple,
+                self._compilation,
             )
         return [loss, *tape.gradient(loss, [stream_MTD, *values])]
 

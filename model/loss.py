@@ -15,6 +15,8 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from model.compilation import Compilation, compiled
+
 
 def summed_cross_entropy(
     hidden_BTD: tf.Tensor,
@@ -23,6 +25,7 @@ def summed_cross_entropy(
     weights_BT: tf.Tensor,
     chunk_size: int = 512,
     vocab_multiple: int = 1,
+    compilation: Compilation = "none",
 ) -> tf.Tensor:
     """Returns the weighted sum over positions of -log p(target), with gradients.
 
@@ -37,6 +40,8 @@ def summed_cross_entropy(
         chunk_size: positions whose logits exist at one time.
         vocab_multiple: the products are made for V rounded up to a multiple of this, which tensor
             cores like; rows of zeros are added here, and their ids get no probability.
+        compilation: How much of a chunk XLA compiles; of interest where the caller is not compiled
+            as a whole.
 
     Returns:
         float32 scalar, nats.
@@ -51,6 +56,8 @@ def summed_cross_entropy(
     targets_KC = tf.reshape(tf.pad(tf.reshape(targets_BT, [-1]), [[0, missing]]), [-1, chunk_size])
     weights_KC = tf.reshape(tf.pad(tf.reshape(weights_BT, [-1]), [[0, missing]]), [-1, chunk_size])
 
+    chunk_loss = compiled(_chunk_loss, compilation)
+
     @tf.custom_gradient
     def cross_entropy(
         hidden_KCD: tf.Tensor, embedding_VD: tf.Tensor
@@ -58,12 +65,12 @@ def summed_cross_entropy(
         def add_chunk(
             k: tf.Tensor, loss: tf.Tensor, d_hidden_KCD: tf.Tensor, d_embedding_VD: tf.Tensor
         ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
-            chunk_loss, d_hidden_CD, chunk_d_embedding_VD = _chunk_loss(
+            loss_of_chunk, d_hidden_CD, chunk_d_embedding_VD = chunk_loss(
                 hidden_KCD[k], embedding_VD, targets_KC[k], weights_KC[k][:, None], vocab_size
             )
             return (
                 k + 1,
-                loss + chunk_loss,
+                loss + loss_of_chunk,
                 tf.tensor_scatter_nd_update(d_hidden_KCD, [[k]], d_hidden_CD[None]),
                 d_embedding_VD + chunk_d_embedding_VD,
             )

@@ -67,7 +67,7 @@ class TrainingConfig:
         eval_batches: Batches of the eval split in such a measurement, always the same ones.
         checkpoint_every_steps: How often a checkpoint is written.
         keep_checkpoints: How many of the newest are kept, beside the one of the lowest eval loss.
-        xla: Whether forward and backward pass are compiled by XLA.
+        xla: Whether forward and backward pass are compiled by XLA; see `model/compilation.py`.
         recompute: What the backward pass computes again instead of keeping it: `none`;
             `attention`, the attention weights, which grow with the square of the context; `block`,
             all that is inside of a block (gradient checkpointing), for the least memory and about

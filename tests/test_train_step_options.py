@@ -93,7 +93,7 @@ def test_the_vocabularys_multiple_reaches_the_loss_and_changes_no_update(monkeyp
     multiples = []
 
     def watched(*arguments: Any) -> tf.Tensor:
-        multiples.append(arguments[-1])
+        multiples.append(arguments[-2])
         return loss(*arguments)
 
     loss = gradients.summed_cross_entropy
@@ -102,6 +102,19 @@ def test_the_vocabularys_multiple_reaches_the_loss_and_changes_no_update(monkeyp
     assert multiples == [8]
     assert found.loss == pytest.approx(expected.loss, rel=1e-6)
     assert_near(larger, plain, 1e-5)
+
+
+@pytest.mark.parametrize("recompute", ["none", "block"])
+def test_compiled_around_its_products_a_step_has_the_updates_of_a_plain_one(recompute, monkeypatch):
+    settings = {"document_start": START, "document_mask": True, "vocab_multiple": 8}
+    plain = random_step_of(SMALL_DROPOUT, **settings, accumulation_steps=2)
+    monkeypatch.setattr(gradients, "compilation_of", lambda config: "around_products")
+    step = random_step_of(SMALL_DROPOUT, **settings, accumulation_steps=2, recompute=recompute)
+    for seed in range(3):
+        batch = ragged_batch(SMALL_DROPOUT, 4, seed)
+        expected, found = plain.update(*batch), step.update(*batch)
+        assert found.loss == pytest.approx(expected.loss, rel=1e-5)
+        assert found.gradient_norm == pytest.approx(expected.gradient_norm, rel=1e-5)
 
 
 # --- 16 bits ---

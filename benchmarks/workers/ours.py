@@ -1,7 +1,7 @@
 """One step of our training, as configured by default but for the options and what all share.
 
 python -m benchmarks.workers.ours BATCH CONTEXT [--plain-loss] [--document-mask] [--no-xla]
-    [--return-memory] [--recompute {none,attention,block}]
+    [--return-memory] [--recompute {none,attention,block}] [--bfloat16]
 """
 
 import argparse
@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from benchmarks.workers import CLIP_NORM, DROPOUT, VOCAB_SIZE, serve
 from model import gradients
+from model.compilation import Compilation
 from model.config import GPT2Config
 from model.strategy import make_strategy
 from model.train_step import TrainStep
@@ -24,7 +25,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("batch", type=int)
     parser.add_argument("context", type=int)
-    for option in ("--plain-loss", "--document-mask", "--no-xla", "--return-memory"):
+    for option in (
+        "--plain-loss",
+        "--document-mask",
+        "--no-xla",
+        "--return-memory",
+        "--bfloat16",
+    ):
         parser.add_argument(option, action="store_true")
     parser.add_argument("--recompute", choices=get_args(Recompute), default="none")
     options = parser.parse_args()
@@ -38,6 +45,7 @@ def main() -> None:
         global_batch_size=options.batch,
         gradient_clip_norm=CLIP_NORM,
         recompute=options.recompute,
+        precision="mixed_bfloat16" if options.bfloat16 else "float32",
         document_mask=options.document_mask,
         xla=not options.no_xla,
     )
@@ -59,6 +67,7 @@ def plain_cross_entropy(
     weights_BT: tf.Tensor,
     chunk_size: int = 512,
     vocab_multiple: int = 1,
+    compilation: Compilation = "none",
 ) -> tf.Tensor:
     """Stands in for `summed_cross_entropy`; holds the logits of all positions at once."""
     logits_BTV = tf.matmul(hidden_BTD, embedding_VD, transpose_b=True)
