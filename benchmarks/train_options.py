@@ -5,7 +5,7 @@ import functools
 from benchmarks import Result
 from benchmarks.processes import Measurement, take_turns
 from benchmarks.train_step import ours, peak_memory
-from model.compilation import has_matrix_unit
+from model.compilation import has_bfloat16_unit
 
 
 def chunked_loss_memory() -> list[Result]:
@@ -70,7 +70,7 @@ def bfloat16_time() -> Result:
     Without a matrix unit for it XLA makes the products in float32 all the same.
     """
     in_16_bits, plain = take_turns([ours(4, 256, "--bfloat16"), ours(4, 256)])
-    limit = 1.5 if has_matrix_unit() else 0.75
+    limit = 1.5 if has_bfloat16_unit() else 0.75
     return _time("bfloat16_time_vs_float32", limit, in_16_bits, plain)
 
 

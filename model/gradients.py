@@ -20,8 +20,8 @@ _DRAWS = 256
 class Gradients:
     """Computes loss and gradients of a model, the batch cut into micro-batches.
 
-    The blocks and what comes after them are compiled, where the configuration says so; what is
-    around them is a few small operations.
+    The blocks and what comes after them are compiled, where the configuration says so, as
+    `model/compilation.py` describes; what is around them is a few small operations.
 
     Args:
         model: A built model.
@@ -69,7 +69,10 @@ class Gradients:
 
         zeros = [tf.zeros(v.shape, tf.float32) for v in self._model.trainable_variables]
         _, loss, *gradients = tf.while_loop(
-            lambda k, *_: k < count, add_micro_batch, [0, tf.constant(0.0), *zeros]
+            lambda k, *_: k < count,
+            add_micro_batch,
+            [0, tf.constant(0.0), *zeros],
+            parallel_iterations=1,  # more would hold several micro-batches' activations at once
         )
         return loss, gradients
 
@@ -112,8 +115,8 @@ class Gradients:
                 targets_MT,
                 weights_MT,
                 self._config.loss_chunk_size,
-                self._config.vocab_multiple,
-                self._compilation,
+                vocab_multiple=self._config.vocab_multiple,
+                compilation=self._compilation,
             )
         return [loss, *tape.gradient(loss, [stream_MTD, *values])]
 

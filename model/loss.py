@@ -40,8 +40,7 @@ def summed_cross_entropy(
         chunk_size: positions whose logits exist at one time.
         vocab_multiple: the products are made for V rounded up to a multiple of this, which tensor
             cores like; rows of zeros are added here, and their ids get no probability.
-        compilation: How much of a chunk XLA compiles; of interest where the caller is not compiled
-            as a whole.
+        compilation: How much of the caller XLA compiles.
 
     Returns:
         float32 scalar, nats.
@@ -56,7 +55,9 @@ def summed_cross_entropy(
     targets_KC = tf.reshape(tf.pad(tf.reshape(targets_BT, [-1]), [[0, missing]]), [-1, chunk_size])
     weights_KC = tf.reshape(tf.pad(tf.reshape(weights_BT, [-1]), [[0, missing]]), [-1, chunk_size])
 
-    chunk_loss = compiled(_chunk_loss, compilation)
+    # The body of a loop is a graph of its own, to which the caller's marks do not reach.
+    by_pieces = compilation == "around_products"
+    chunk_loss = compiled(_chunk_loss, compilation) if by_pieces else _chunk_loss
 
     @tf.custom_gradient
     def cross_entropy(
@@ -79,6 +80,7 @@ def summed_cross_entropy(
             lambda k, *_: k < targets_KC.shape[0],
             add_chunk,
             [0, 0.0, tf.zeros_like(hidden_KCD), tf.zeros(embedding_VD.shape, tf.float32)],
+            parallel_iterations=1,  # more would hold several chunks' logits at once
         )
         # The targets' part, which `_chunk_loss` leaves out: one scatter for all chunks.
         d_embedding_VD = tf.tensor_scatter_nd_sub(

@@ -1,9 +1,15 @@
 """model/compilation.py: what is compiled, when, and that it computes the same."""
 
+from typing import Any
+
+import numpy as np
 import pytest
 import tensorflow as tf
 
-from model.compilation import compilation_of, compiled, has_matrix_unit
+from model import TransformerBlock
+from model.block_calls import BlockCalls
+from model.compilation import compilation_of, compiled, has_bfloat16_unit
+from model.loss import summed_cross_entropy
 from model.training_config import TrainingConfig
 
 
@@ -24,7 +30,7 @@ def test_products_are_left_to_a_matrix_unit_for_bfloat16(
 ):
     devices = {"GPU": ["a GPU"] if has_gpu else []}
     monkeypatch.setattr(tf.config, "list_physical_devices", devices.__getitem__)
-    monkeypatch.setattr("model.compilation.has_matrix_unit", lambda: has_unit)
+    monkeypatch.setattr("model.compilation.has_bfloat16_unit", lambda: has_unit)
     config = TrainingConfig(steps=1, warmup_steps=0, precision=precision, xla=xla)
     assert compilation_of(config) == expected
 
@@ -34,38 +40,86 @@ def test_a_cpu_has_a_matrix_unit_where_linux_says_so(tmp_path, monkeypatch):
     new, old = tmp_path / "new", tmp_path / "old"
     new.write_text("model name\t: A\nflags\t\t: fpu avx512f amx_bf16 amx_tile\n")
     old.write_text("model name\t: B\nflags\t\t: fpu avx512f avx512_bf16\n")
-    assert has_matrix_unit(new)
-    assert not has_matrix_unit(old)
-    assert not has_matrix_unit(tmp_path / "not_linux")
+    assert has_bfloat16_unit(new)
+    assert not has_bfloat16_unit(old)
+    assert not has_bfloat16_unit(tmp_path / "not_linux")
 
     monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
-    assert not has_matrix_unit(new)
+    assert not has_bfloat16_unit(new)
 
 
-def network(x: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
-    for _ in range(3):
-        x = tf.nn.gelu(tf.matmul(x, weights) + 0.1, approximate=True) * 1.01 - x
-    return tf.nn.softmax(tf.cast(x, tf.float32))
+def network(x_BTD: tf.Tensor, weights_DD: tf.Tensor) -> tf.Tensor:
+    """Has products of matrices and of batches, and things between; returns gradients too."""
+    with tf.GradientTape() as tape:
+        tape.watch(x_BTD)
+        y_BTD = x_BTD
+        for _ in range(3):
+            flat = tf.matmul(tf.reshape(y_BTD, [-1, 8]), weights_DD)
+            scores_BTT = tf.matmul(y_BTD, tf.reshape(flat, y_BTD.shape), transpose_b=True)
+            mixed_BTD = tf.matmul(tf.nn.softmax(scores_BTT), y_BTD)
+            y_BTD = tf.nn.gelu(mixed_BTD + 0.1, approximate=True) * 1.01 - y_BTD
+    return tf.concat([y_BTD, tape.gradient(y_BTD, x_BTD)], axis=0)
+
+
+def network_inputs(dtype: str) -> list[tf.Tensor]:
+    generator = np.random.default_rng(1)
+    return [tf.cast(generator.standard_normal(shape) / 3, dtype) for shape in ([4, 16, 8], [8, 8])]
+
+
+def marks(program: Any, *inputs: Any) -> dict[str, set[bool]]:
+    """For each kind of operation, whether some are marked for XLA and whether some are not."""
+    found: dict[str, set[bool]] = {}
+    for operation in program.get_concrete_function(*inputs).graph.get_operations():
+        found.setdefault(operation.type, set()).add(operation.node_def.attr["_XlaCompile"].b)
+    return found
 
 
 def test_around_products_all_but_the_products_is_for_xla():
-    x, weights = tf.ones([4, 8]), tf.ones([8, 8])
-    graph = compiled(network, "around_products").get_concrete_function(x, weights).graph
-    is_compiled: dict[str, set[bool]] = {}
-    for operation in graph.get_operations():
-        marked = operation.node_def.attr["_XlaCompile"].b
-        is_compiled.setdefault(operation.type, set()).add(marked)
-    assert is_compiled["MatMul"] == {False}
-    assert is_compiled["Tanh"] == is_compiled["Mul"] == is_compiled["Softmax"] == {True}
+    found = marks(compiled(network, "around_products"), *network_inputs("float32"))
+    assert found["MatMul"] == found["BatchMatMulV2"] == {False}
+    assert found["Tanh"] == found["Softmax"] == found["TanhGrad"] == found["Mul"] == {True}
+
+
+def test_around_products_a_blocks_two_programs_have_theirs_outside():
+    block = TransformerBlock(8, 2, 12, 0.5)
+    block.build((None, None, 8))
+    calls = BlockCalls([block], "none", "around_products")
+    weights = [tf.convert_to_tensor(weight.value) for weight in block.trainable_variables]
+    seeds = [tf.convert_to_tensor(weight.value) for weight in block.non_trainable_variables]
+    x_1PD = tf.ones([1, 12, 8])
+    arguments: tuple[Any, ...] = (2, x_1PD, weights, seeds, None)
+    y_1PD, kept = calls._forward(*arguments)
+    forward = marks(calls._forward, *arguments)
+    backward = marks(calls._backward, *arguments, kept, y_1PD)
+    for program in (forward, backward):
+        assert program["MatMul"] == program["BatchMatMulV2"] == {False}
+        assert program["Tanh"] == program["Rsqrt"] == {True}
+    assert forward["Softmax"] == {True}
+
+
+def chunked_loss(hidden_BTD: tf.Tensor, embedding_VD: tf.Tensor) -> tf.Tensor:
+    targets_BT, weights_BT = tf.zeros([4, 16], tf.int32), tf.ones([4, 16])
+    with tf.GradientTape() as tape:
+        tape.watch([hidden_BTD, embedding_VD])
+        loss = summed_cross_entropy(
+            hidden_BTD, embedding_VD, targets_BT, weights_BT, 8, compilation="around_products"
+        )
+    gradients = tape.gradient(loss, [hidden_BTD, embedding_VD])
+    return tf.concat([tf.reshape(gradient, [-1, 8]) for gradient in gradients], axis=0)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_around_products_the_first_call_has_the_bits_of_the_later_ones(dtype):
+@pytest.mark.parametrize("function", [network, chunked_loss])
+def test_around_products_the_first_call_has_the_bits_of_the_later_ones(function, dtype):
     # What TensorFlow compiles only when it has been called often would not.
-    generator = tf.random.Generator.from_seed(1)
-    x, weights = (tf.cast(generator.normal(shape), dtype) for shape in ([64, 32], [32, 32]))
-    program = compiled(network, "around_products")
-    first, *others = (program(x, weights).numpy() for _ in range(12))
+    program = compiled(function, "around_products")
+    first, *others = (program(*network_inputs(dtype)).numpy() for _ in range(12))
     assert {other.tobytes() for other in others} == {first.tobytes()}
-    whole = compiled(network, "whole")(x, weights).numpy()
-    assert first == pytest.approx(whole, rel=1e-3 if dtype == "float32" else 0.3)
+
+
+@pytest.mark.parametrize(("dtype", "share"), [("float32", 1e-5), ("bfloat16", 0.05)])
+def test_around_products_values_and_gradients_are_those_of_plain_calls(dtype, share):
+    found = compiled(network, "around_products")(*network_inputs(dtype))
+    expected = network(*network_inputs("float32")).numpy()
+    largest = np.abs(expected).max()
+    np.testing.assert_allclose(tf.cast(found, tf.float32), expected, rtol=0, atol=share * largest)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from model.compilation import compiled
 from model.loss import summed_cross_entropy, token_nll
 from tests.numpy_gpt2 import log_softmax
 
@@ -17,6 +18,7 @@ MODES: dict[str, Callable[[Any], Any]] = {
     "eager": lambda function: function,
     "graph": tf.function,
     "xla": lambda function: tf.function(function, jit_compile=True),
+    "around_products": lambda function: compiled(function, "around_products"),
 }
 
 
@@ -60,6 +62,7 @@ class Case:
                     self.weights_BT,
                     chunk_size,
                     vocab_multiple,
+                    "around_products" if mode == "around_products" else "none",
                 )
                 scaled = 3 * loss  # so that what comes from above must be heeded
             return (loss, *tape.gradient(scaled, [hidden_BTD, embedding_VD]))

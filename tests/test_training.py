@@ -142,6 +142,21 @@ def test_a_run_that_sigterm_stops_at_every_step_is_the_same_to_the_bit(six_steps
     assert_same_run((tmp_path, train_small(tmp_path, **SIX)), six_steps)
 
 
+def test_compiled_around_its_products_a_stopped_run_is_the_same_to_the_bit(tmp_path, monkeypatch):
+    monkeypatch.setattr("model.gradients.compilation_of", lambda config: "around_products")
+    settings = SIX | {"precision": "mixed_bfloat16"}
+    whole = train_small(tmp_path / "whole", **settings)
+
+    def terminate(number: int) -> None:
+        if number == 3:
+            signal.raise_signal(signal.SIGTERM)
+
+    with before_each_update(terminate), pytest.raises(TrainingInterrupted):
+        train_small(tmp_path / "stopped", **settings)
+    stopped = train_small(tmp_path / "stopped", **settings)
+    assert_same_run((tmp_path / "stopped", stopped), (tmp_path / "whole", whole))
+
+
 def test_a_run_that_breaks_off_at_every_step_is_the_same_to_the_bit(six_steps, tmp_path):
     class BrokenError(Exception):
         pass
