@@ -70,7 +70,7 @@ class Case:
         return run(tf.cast(self.hidden_BTD, dtype), tf.cast(self.embedding_VD, dtype))
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", ["eager", "graph", "xla"])
 @pytest.mark.parametrize("chunk_size", [1, 3, 5, 10, 512])
 def test_the_summed_loss_and_both_gradients_equal_numpys(mode, chunk_size):
     case = Case(seed=chunk_size)
