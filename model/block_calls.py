@@ -39,10 +39,7 @@ class BlockCalls:
     """
 
     def __init__(
-        self,
-        blocks: Sequence[TransformerBlock],
-        recompute: Recompute,
-        compilation: Compilation,
+        self, blocks: Sequence[TransformerBlock], recompute: Recompute, compilation: Compilation
     ) -> None:
         self._template = blocks[0]
         self._recompute = recompute

@@ -15,6 +15,7 @@ from model.block_calls import BlockCalls
 from model.compilation import Compilation
 from model.training_config import Recompute
 from tests.small_models import randomize
+from tests.xla_marks import marked_for_xla
 
 # Shapes: B batch, T positions, P = B * T, D embedding width.
 B, T, D = 2, 7, 12
@@ -201,16 +202,25 @@ def test_batches_of_the_same_number_of_positions_are_told_apart():
         assert_all_near(found, expected, 1e-5)
 
 
-def programs(recompute: Recompute) -> tuple[int, int, list[int]]:
-    """Products in the compiled forward and backward pass, and the sizes of what is kept."""
+def passes(
+    recompute: Recompute, compilation: Compilation
+) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """The forward and the backward program of a block, each with arguments for a call."""
     block = blocks_of(0.0)[0]
-    calls = BlockCalls([block], recompute, "whole")
+    calls = BlockCalls([block], recompute, compilation)
     weights = [tf.convert_to_tensor(weight.value) for weight in block.trainable_variables]
     x_1PD = tf.reshape(random_input(), [1, B * T, D])
     arguments: tuple[Any, ...] = (B, x_1PD, weights, [], None)
     y_1PD, kept = calls._forward(*arguments)
-    forward = calls._forward.experimental_get_compiler_ir(*arguments)
-    backward = calls._backward.experimental_get_compiler_ir(*arguments, kept, y_1PD)
+    return (calls._forward, *arguments), (calls._backward, *arguments, kept, y_1PD)
+
+
+def programs(recompute: Recompute) -> tuple[int, int, list[int]]:
+    """Products in the compiled forward and backward pass, and the sizes of what is kept."""
+    (forward_pass, *arguments), (backward_pass, *its_arguments) = passes(recompute, "whole")
+    forward = forward_pass.experimental_get_compiler_ir(*arguments)
+    backward = backward_pass.experimental_get_compiler_ir(*its_arguments)
+    *_, kept, _ = its_arguments
     in_forward, in_backward = (
         len(re.findall(r" dot\(", compiled(stage="optimized_hlo")))
         for compiled in (forward, backward)
@@ -235,3 +245,11 @@ def test_with_attention_recomputed_its_weights_are_not_kept_and_one_product_is_m
 def test_with_blocks_recomputed_nothing_is_kept_and_all_but_the_last_product_are_made_again():
     # No gradient depends on the outcome of the last.
     assert programs(recompute="block") == (6, 12 + 5, [])
+
+
+def test_around_products_these_alone_are_not_for_xla():
+    forward, backward = (marked_for_xla(*one) for one in passes("none", "around_products"))
+    for program in (forward, backward):
+        assert program["MatMul"] == program["BatchMatMulV2"] == {False}
+        assert program["Tanh"] == program["Rsqrt"] == {True}
+    assert forward["Softmax"] == {True}

@@ -1,16 +1,13 @@
 """model/compilation.py: what is compiled, when, and that it computes the same."""
 
-from typing import Any
-
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from model import TransformerBlock
-from model.block_calls import BlockCalls
 from model.compilation import compilation_of, compiled, has_bfloat16_unit
 from model.loss import summed_cross_entropy
 from model.training_config import TrainingConfig
+from tests.xla_marks import marked_for_xla
 
 
 @pytest.mark.parametrize(
@@ -66,35 +63,10 @@ def network_inputs(dtype: str) -> list[tf.Tensor]:
     return [tf.cast(generator.standard_normal(shape) / 3, dtype) for shape in ([4, 16, 8], [8, 8])]
 
 
-def marks(program: Any, *inputs: Any) -> dict[str, set[bool]]:
-    """For each kind of operation, whether some are marked for XLA and whether some are not."""
-    found: dict[str, set[bool]] = {}
-    for operation in program.get_concrete_function(*inputs).graph.get_operations():
-        found.setdefault(operation.type, set()).add(operation.node_def.attr["_XlaCompile"].b)
-    return found
-
-
 def test_around_products_all_but_the_products_is_for_xla():
-    found = marks(compiled(network, "around_products"), *network_inputs("float32"))
+    found = marked_for_xla(compiled(network, "around_products"), *network_inputs("float32"))
     assert found["MatMul"] == found["BatchMatMulV2"] == {False}
     assert found["Tanh"] == found["Softmax"] == found["TanhGrad"] == found["Mul"] == {True}
-
-
-def test_around_products_a_blocks_two_programs_have_theirs_outside():
-    block = TransformerBlock(8, 2, 12, 0.5)
-    block.build((None, None, 8))
-    calls = BlockCalls([block], "none", "around_products")
-    weights = [tf.convert_to_tensor(weight.value) for weight in block.trainable_variables]
-    seeds = [tf.convert_to_tensor(weight.value) for weight in block.non_trainable_variables]
-    x_1PD = tf.ones([1, 12, 8])
-    arguments: tuple[Any, ...] = (2, x_1PD, weights, seeds, None)
-    y_1PD, kept = calls._forward(*arguments)
-    forward = marks(calls._forward, *arguments)
-    backward = marks(calls._backward, *arguments, kept, y_1PD)
-    for program in (forward, backward):
-        assert program["MatMul"] == program["BatchMatMulV2"] == {False}
-        assert program["Tanh"] == program["Rsqrt"] == {True}
-    assert forward["Softmax"] == {True}
 
 
 def chunked_loss(hidden_BTD: tf.Tensor, embedding_VD: tf.Tensor) -> tf.Tensor:
