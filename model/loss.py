@@ -55,38 +55,12 @@ def summed_cross_entropy(
     targets_KC = tf.reshape(tf.pad(tf.reshape(targets_BT, [-1]), [[0, missing]]), [-1, chunk_size])
     weights_KC = tf.reshape(tf.pad(tf.reshape(weights_BT, [-1]), [[0, missing]]), [-1, chunk_size])
 
-    # The body of a loop is a graph of its own, to which the caller's marks do not reach.
-    by_pieces = compilation == "around_products"
-    chunk_loss = compiled(_chunk_loss, compilation) if by_pieces else _chunk_loss
-
     @tf.custom_gradient
     def cross_entropy(
         hidden_KCD: tf.Tensor, embedding_VD: tf.Tensor
     ) -> tuple[tf.Tensor, Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]]:
-        def add_chunk(
-            k: tf.Tensor, loss: tf.Tensor, d_hidden_KCD: tf.Tensor, d_embedding_VD: tf.Tensor
-        ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
-            loss_of_chunk, d_hidden_CD, chunk_d_embedding_VD = chunk_loss(
-                hidden_KCD[k], embedding_VD, targets_KC[k], weights_KC[k][:, None], vocab_size
-            )
-            return (
-                k + 1,
-                loss + loss_of_chunk,
-                tf.tensor_scatter_nd_update(d_hidden_KCD, [[k]], d_hidden_CD[None]),
-                d_embedding_VD + chunk_d_embedding_VD,
-            )
-
-        _, loss, d_hidden_KCD, d_embedding_VD = tf.while_loop(
-            lambda k, *_: k < targets_KC.shape[0],
-            add_chunk,
-            [0, 0.0, tf.zeros_like(hidden_KCD), tf.zeros(embedding_VD.shape, tf.float32)],
-            parallel_iterations=1,  # more would hold several chunks' logits at once
-        )
-        # The targets' part, which `_chunk_loss` leaves out: one scatter for all chunks.
-        d_embedding_VD = tf.tensor_scatter_nd_sub(
-            d_embedding_VD,
-            tf.reshape(targets_KC, [-1, 1]),
-            tf.reshape(_float32(hidden_KCD) * weights_KC[..., None], [-1, width]),
+        loss, d_hidden_KCD, d_embedding_VD = _loss_and_gradients(
+            hidden_KCD, embedding_VD, targets_KC, weights_KC, vocab_size, compilation
         )
 
         def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -99,6 +73,59 @@ def summed_cross_entropy(
 
     hidden_ND = tf.pad(tf.reshape(hidden_BTD, [-1, width]), [[0, missing], [0, 0]])
     return cross_entropy(tf.reshape(hidden_ND, [-1, chunk_size, width]), embedding_VD)
+
+
+def _loss_and_gradients(
+    hidden_KCD: tf.Tensor,
+    embedding_VD: tf.Tensor,
+    targets_KC: tf.Tensor,
+    weights_KC: tf.Tensor,
+    vocab_size: int,
+    compilation: Compilation,
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Returns the loss and its gradients to the first two arguments, one chunk after another.
+
+    Args:
+        hidden_KCD: float.
+        embedding_VD: As `_chunk_loss` takes it.
+        targets_KC: int.
+        weights_KC: float32.
+        vocab_size: As `_chunk_loss` takes it.
+        compilation: As `summed_cross_entropy` takes it.
+
+    Returns:
+        float32 scalar, nats; float [K, C, D]; float32 [V, D].
+    """
+    # The body of a loop is a graph of its own, to which the caller's marks do not reach.
+    by_pieces = compilation == "around_products"
+    chunk_loss = compiled(_chunk_loss, compilation) if by_pieces else _chunk_loss
+
+    def add_chunk(
+        k: tf.Tensor, loss: tf.Tensor, d_hidden_KCD: tf.Tensor, d_embedding_VD: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
+        loss_of_chunk, d_hidden_CD, chunk_d_embedding_VD = chunk_loss(
+            hidden_KCD[k], embedding_VD, targets_KC[k], weights_KC[k][:, None], vocab_size
+        )
+        return (
+            k + 1,
+            loss + loss_of_chunk,
+            tf.tensor_scatter_nd_update(d_hidden_KCD, [[k]], d_hidden_CD[None]),
+            d_embedding_VD + chunk_d_embedding_VD,
+        )
+
+    _, loss, d_hidden_KCD, d_embedding_VD = tf.while_loop(
+        lambda k, *_: k < targets_KC.shape[0],
+        add_chunk,
+        [0, 0.0, tf.zeros_like(hidden_KCD), tf.zeros(embedding_VD.shape, tf.float32)],
+        parallel_iterations=1,  # more would hold several chunks' logits at once
+    )
+    # The targets' part, which `_chunk_loss` leaves out: one scatter for all chunks.
+    d_embedding_VD = tf.tensor_scatter_nd_sub(
+        d_embedding_VD,
+        tf.reshape(targets_KC, [-1, 1]),
+        tf.reshape(_float32(hidden_KCD) * weights_KC[..., None], [-1, hidden_KCD.shape[-1]]),
+    )
+    return loss, d_hidden_KCD, d_embedding_VD
 
 
 def _chunk_loss(
