@@ -26,11 +26,12 @@ $(INSTALLED): requirements.lock setup.py tools/environment.in tools/install.sh \
 	tools/install.sh
 	touch $@
 
+# `exec`: what stops make stops the program too, not a shell between them alone.
 run: $(INSTALLED)  ## Run the whole pipeline (CONFIG=shakespeare)
-	.venv/bin/gpt2-tfx run --config "$(CONFIG)"
+	exec .venv/bin/gpt2-tfx run --config "$(CONFIG)"
 
 serve: $(INSTALLED)  ## Serve what was pushed, by gRPC
-	.venv/bin/gpt2-tfx serve --config "$(CONFIG)"
+	exec .venv/bin/gpt2-tfx serve --config "$(CONFIG)"
 
 generate: $(INSTALLED)  ## Have the server continue a text (PROMPT="To be")
 	@.venv/bin/gpt2-tfx generate --config "$(CONFIG)" -- "$$PROMPT_TEXT"
