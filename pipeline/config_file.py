@@ -32,8 +32,8 @@ def load_config(name_or_file: str, overrides: Sequence[str] = ()) -> PipelineCon
         overrides: `a.b=value` each; the value is read as YAML.
 
     Raises:
-        ValueError: The file is missing or no YAML, or a key is unknown, missing or out of range;
-            the message has every such key, its value and the rule.
+        ValueError: The file is missing or no YAML, a key is given twice, unknown, missing or out
+            of range; of the latter three the message has every such key, its value and the rule.
     """
     path = _find(name_or_file)
     try:
@@ -56,7 +56,23 @@ def load_config(name_or_file: str, overrides: Sequence[str] = ()) -> PipelineCon
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads 3e-4 as a number, as YAML 1.2 does; PyYAML's 1.1 wants 3.0e-4."""
+    """Reads 3e-4 as a number and refuses a key's second value, as YAML 1.2 has it.
+
+    PyYAML's 1.1 wants 3.0e-4, and it takes the last value.
+    """
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: dict[str, yaml.Mark] = {}
+        for key_node, _ in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):  # no key of ours, as is told later
+                continue
+            key, place = key_node.value, key_node.start_mark
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    f"key {key!r} is given", seen[key], "and once more", place
+                )
+            seen[key] = place
+        return super().construct_mapping(node, deep)
 
 
 _Loader.add_implicit_resolver(

@@ -333,6 +333,20 @@ def test_a_file_that_is_not_yaml_is_told_with_the_place(write, text):
         load_config(path)
 
 
+def test_a_key_that_is_given_twice_is_told_with_both_places(write):
+    path = write("data:\n  path: x\n  # again\n  path: y\n")
+    with pytest.raises(ValueError, match=f"^{path} is not YAML: key 'path' is given\\n") as e:
+        load_config(path)
+    assert "line 2, column 3" in str(e.value)
+    assert "line 4, column 3" in str(e.value)
+
+
+def test_one_mapping_may_be_merged_into_another(write):
+    fields = f"{MINIMAL}model:\n  <<: {{max_length: 64}}\n  num_layers: 3\n"
+    model = load_config(write(fields)).model
+    assert (model.max_length, model.num_layers) == (64, 3)
+
+
 def test_a_file_that_is_not_text_is_told(tmp_path):
     path = tmp_path / "run.yaml"
     path.write_bytes(b"name: \xff\xfe")
