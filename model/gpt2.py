@@ -149,10 +149,12 @@ class GPT2(keras.Model):
                 the documents, instead of the block.
 
         Raises:
-            ValueError: T is known and exceeds `max_length`. An unknown T is checked when the
-                graph runs (`InvalidArgumentError`).
+            ValueError: T is known and exceeds `max_length`, or the ids are no integers or no
+                matrix, or, outside of a graph, not all in the vocabulary. An unknown T is checked
+                when the graph runs (`InvalidArgumentError`).
         """
         ids_BT = tf.convert_to_tensor(ids_BT)
+        self._check(ids_BT)
         if not self.built:  # Keras sees to it when the model itself is called, but not here
             self.build(ids_BT.shape)
         length = ids_BT.shape[1]
@@ -177,6 +179,20 @@ class GPT2(keras.Model):
             else:
                 x_BTD = block(x_BTD, documents_BT=documents_BT, training=training)
         return x_BTD
+
+    def _check(self, ids_BT: tf.Tensor) -> None:
+        if not ids_BT.dtype.is_integer or ids_BT.shape.rank != 2:
+            raise ValueError(
+                f"ids must be integers of shape [B, T], got {ids_BT.dtype.name} of shape "
+                f"{ids_BT.shape}"
+            )
+        # Keras counts negative ids from the end. In a graph a look at all ids would cost time.
+        if tf.executing_eagerly() and tf.size(ids_BT) > 0:
+            for id_ in (tf.reduce_min(ids_BT), tf.reduce_max(ids_BT)):
+                if not 0 <= id_ < self.config.vocab_size:
+                    raise ValueError(
+                        f"ids must be in [0, vocab_size={self.config.vocab_size}), got {int(id_)}"
+                    )
 
     def project(self, hidden_BTD: tf.Tensor) -> tf.Tensor:
         """Returns float32 [..., V]: logits of hidden states, by the tied token embedding."""

@@ -117,6 +117,29 @@ def test_a_sequence_longer_than_the_maximum_is_an_error_with_both_lengths():
         random_gpt2()(random_ids(0, 1, 13))
 
 
+@pytest.mark.parametrize(
+    ("ids", "got"),
+    [
+        ([1, 2], r"int32 of shape \(2,\)"),
+        ([[[1]]], r"int32 of shape \(1, 1, 1\)"),
+        ([[1.5]], r"float32 of shape \(1, 1\)"),
+        ([[]], r"float32 of shape \(1, 0\)"),
+    ],
+)
+def test_ids_that_are_no_matrix_of_integers_are_an_error(ids, got):
+    with pytest.raises(ValueError, match=rf"ids must be integers of shape \[B, T\], got {got}$"):
+        random_gpt2().logits(ids)
+
+
+@pytest.mark.parametrize("bad", [-1, SMALL["vocab_size"]])
+def test_an_id_outside_of_the_vocabulary_is_an_error_with_the_id(bad):
+    model = random_gpt2()
+    message = rf"ids must be in \[0, vocab_size={SMALL['vocab_size']}\), got {bad}\b"
+    for call in (model, model.logits):
+        with pytest.raises(ValueError, match=message):
+            call(np.array([[0, bad, 1]]))
+
+
 def test_a_sequence_whose_length_shows_only_in_the_graph_is_checked_there():
     model = random_gpt2()
     logits = tf.function(
