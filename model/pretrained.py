@@ -23,12 +23,13 @@ def find_form(folder: str | os.PathLike[str]) -> str:
     """Returns the file by which the form of the weights in `folder` is known; reads none of them.
 
     Raises:
-        ValueError: `folder` has none of the forms, or more than one.
+        ValueError: `folder` is none, or has none of the forms or more than one.
     """
     found = [file for file in _FORMS if tf.io.gfile.exists(os.path.join(folder, file))]
     if len(found) != 1:
         known = ", ".join(f"{file} ({form})" for file, (form, _) in _FORMS.items())
-        got = " and ".join(found) or "none of them"
+        nothing = "none of them" if tf.io.gfile.isdir(folder) else "no such folder"
+        got = " and ".join(found) or nothing
         raise ValueError(f"{os.fspath(folder)} must be a folder with one of {known}, got {got}")
     return found[0]
 
@@ -46,8 +47,7 @@ def load_pretrained(folder: str | os.PathLike[str], allow_int8: bool = False) ->
         allow_int8: As in `load_exported`.
 
     Raises:
-        ValueError: `folder` has none of the forms, or more than one, or what is in it does not
-            make a GPT-2.
+        ValueError: As `find_form`, or what is in `folder` does not make a GPT-2.
     """
     form = find_form(folder)
     if form == _SAVED_MODEL:

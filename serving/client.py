@@ -112,6 +112,7 @@ class GenerateClient:
             **options: The fields of `GenerateOptions`.
 
         Raises:
+            TypeError: `prompt` is something else.
             ValueError: An option is out of its range.
             ServingError: The server refused the call, or did not answer in time.
         """
@@ -146,6 +147,7 @@ class GenerateClient:
         """Returns how well the model predicts a text; of a list of texts, one for each, in order.
 
         Raises:
+            TypeError: `text` is something else.
             ServingError: The server refused the call, or did not answer in time.
         """
         texts = _bytes_array([text.encode() for text in _as_list("text", text)])
@@ -268,6 +270,8 @@ class GenerateClient:
 def _as_list(name: str, texts: str | list[str]) -> list[str]:
     if isinstance(texts, str):
         return [texts]
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise TypeError(f"{name} must be a str or a list of them, got {texts!r}")
     if not texts:
         raise ValueError(f"{name} is an empty list; it must hold at least one text")
     return texts

@@ -1,5 +1,6 @@
 """The client against a server that records what it gets and answers as it is told."""
 
+import re
 from collections.abc import Iterator
 
 import grpc
@@ -163,6 +164,15 @@ def test_no_texts_at_all_are_an_error(client):
         client.generate([])
     with pytest.raises(ValueError, match="text is an empty list"):
         client.score([])
+
+
+@pytest.mark.parametrize("value", [None, 5, b"x", ["x", 5]])
+def test_what_is_no_text_is_an_error(client, server, value):
+    with pytest.raises(TypeError, match=re.escape(f"list of them, got {value!r}")):
+        client.generate(value)
+    with pytest.raises(TypeError, match="text must be a str or a list of them"):
+        client.score(value)
+    assert server.requests == []
 
 
 def test_a_client_that_cannot_work_is_an_error():

@@ -54,8 +54,8 @@ KNOWN = (
 
 
 def test_a_folder_of_no_known_form_is_refused_with_what_was_looked_for(tmp_path):
-    for folder in (tmp_path, tmp_path / "nowhere"):
-        message = re.escape(f"{folder} {KNOWN}none of them")
+    for folder, got in ((tmp_path, "none of them"), (tmp_path / "nowhere", "no such folder")):
+        message = re.escape(f"{folder} {KNOWN}{got}")
         for read in (load_pretrained, find_form, is_exported_model):
             with pytest.raises(ValueError, match=f"^{message}$"):
                 read(folder)
