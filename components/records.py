@@ -59,6 +59,12 @@ def suffix_of(name: str) -> str | None:
     return next((suffix for suffix in SUFFIXES if name.lower().endswith(suffix)), None)
 
 
+def source_of(path: str) -> str:
+    """Returns the source of documents that name none: the file's name without the suffix."""
+    name = path.rsplit("/", 1)[-1]
+    return name.removesuffix(suffix_of(name) or "")
+
+
 def read_records(path: str) -> Iterator[Document | Refusal]:
     """Yields every record of the file, in order, each exactly once.
 
@@ -75,11 +81,10 @@ def read_records(path: str) -> Iterator[Document | Refusal]:
         ValueError: The file's name has none of the suffixes.
         OSError: The file cannot be opened or read at all. That is no bad record: the run stops.
     """
-    name = path.rsplit("/", 1)[-1]
-    suffix = suffix_of(name)
+    suffix = suffix_of(path.rsplit("/", 1)[-1])
     if suffix is None:
         raise ValueError(f"{path}: cannot read this format, only {', '.join(SUFFIXES)}")
-    source = name[: -len(suffix)]
+    source = source_of(path)
     if suffix == ".parquet":
         yield from _read_parquet(path, source)
         return

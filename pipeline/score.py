@@ -1,5 +1,6 @@
 """How well a model predicts texts: the figures of the Evaluator, for any model and any files."""
 
+import collections
 import dataclasses
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -9,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from components.preprocessing import encode_batch
-from components.records import Document, Refusal, read_records
+from components.records import Document, Refusal, read_records, source_of
 from model.export import read_stride
 from model.gpt2 import GPT2
 from model.pretrained import is_exported_model, load_pretrained
@@ -96,11 +97,21 @@ def score_files(
 def read_documents(files: Sequence[str]) -> list[Document]:
     """Returns all documents of the files, so that a bad one is told before hours of scoring.
 
+    A document's source is as `read_records` has it, but where files of one name, from several
+    folders or of several formats, would be one source, each is named by its path.
+
     Raises:
         ValueError: A file is missing or in no known format, a record is no document, or there is
             none.
     """
-    documents = [document for file in files for document in _read(file)]
+    counts = collections.Counter(map(source_of, set(files)))
+    documents = [
+        dataclasses.replace(document, source=file)
+        if document.source == source_of(file) and counts[document.source] > 1
+        else document
+        for file in files
+        for document in _read(file)
+    ]
     if not documents:
         raise ValueError(f"there are no documents in {', '.join(files)}")
     return documents
@@ -162,7 +173,8 @@ def _batches(
 
 def _read(file: str) -> Iterator[Document]:
     if not Path(file).is_file():
-        raise ValueError(f"{file}: no such file")
+        kind = "a folder, not a file" if Path(file).is_dir() else "no such file"
+        raise ValueError(f"{file}: {kind}")
     for record in read_records(file):
         if isinstance(record, Refusal):
             raise ValueError(f"{record.file}:{record.line}: {record.reason}")

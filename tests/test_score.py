@@ -23,7 +23,7 @@ from model.huggingface import write_huggingface
 from model.pretrained import load_pretrained
 from model.scoring import document_nll
 from pipeline.cli import main
-from pipeline.score import Score, describe, score_files
+from pipeline.score import Score, describe, read_documents, score_files
 from tests import made_models
 from tests.numpy_gpt2 import NumpyGPT2, windows_nll
 from tests.published_models import random_arrays, write_huggingface_form
@@ -158,6 +158,19 @@ def test_the_signature_the_model_alone_and_the_command_give_the_same_sums(
     assert total.num_bytes == int(np.sum(by_signature["num_bytes"]))
 
 
+def test_files_of_one_name_are_sources_of_their_own(tmp_path, files):
+    twins = [tmp_path / "a" / "x.txt", tmp_path / "b" / "x.jsonl"]
+    for path in twins:
+        path.parent.mkdir()
+    twins[0].write_text("one")
+    twins[1].write_text('{"text": "two"}\n{"text": "three", "source": "y"}')
+    names = [str(path) for path in twins]
+    found = [(document.source, document.text) for document in read_documents(names)]
+    assert found == [(names[0], "one"), (names[1], "two"), ("y", "three")]
+    # One file is one source, however often it is given.
+    assert {document.source for document in read_documents(names[:1] * 2)} == {"x"}
+
+
 def test_perplexity_and_bits_per_byte_follow_from_the_sums():
     score = Score(documents=1, tokens=4, num_bytes=10, nll=4 * math.log(9))
     assert score.perplexity == pytest.approx(9, rel=1e-12)
@@ -240,6 +253,7 @@ def test_a_record_that_is_no_document_is_an_error_with_file_and_line(
     ("arguments", "message"),
     [
         (["missing.txt"], "missing.txt: no such file"),
+        (["{folder}"], "{folder}: a folder, not a file"),
         (["--stride=0", "{text}"], "stride must be in [1, max_length=8], got 0"),
         (["--stride=9", "{text}"], "stride must be in [1, max_length=8], got 9"),
         (["{nothing}"], "there are no documents in {nothing}"),
@@ -249,7 +263,7 @@ def test_what_cannot_be_scored_ends_in_one_line_and_code_1(
     tmp_path, published, files, capsys, arguments, message
 ):
     (tmp_path / "nothing.jsonl").write_text("\n")
-    names = {"text": files[0], "nothing": tmp_path / "nothing.jsonl"}
+    names = {"text": files[0], "nothing": tmp_path / "nothing.jsonl", "folder": tmp_path}
     given = [argument.format(**names) for argument in arguments]
     assert main(["score", f"--model={published}", *given]) == 1
     shown = capsys.readouterr()
