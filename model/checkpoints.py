@@ -104,14 +104,25 @@ class Checkpoints:
         staged.rename(path)
         self._rotate()
 
+    def would_be_best(self, eval_loss: float | None) -> bool:
+        """Returns whether a checkpoint of this eval loss would be the best one; False for None."""
+        if not self._workers.is_chief or eval_loss is None or not math.isfinite(eval_loss):
+            return False
+        best = self._best()
+        return best is None or eval_loss < best[1]
+
+    def _best(self) -> tuple[int, float] | None:
+        """Returns step and eval loss of the one with the lowest eval loss, the first of several."""
+        measured = list(filter(None, map(_measurement, self._folders())))
+        return min(measured, key=lambda one: (one[1], one[0]), default=None)
+
     def _rotate(self) -> None:
         folders = self._folders()
         kept = set(folders[: self._keep])
-        measured = dict(filter(None, map(_measurement, folders)))
-        if measured:
-            best = min(measured, key=lambda step: (measured[step], step))
-            kept.add(self._path(best))
-            described = {"step": best, "eval_loss": measured[best]}
+        if best := self._best():
+            step, eval_loss = best
+            kept.add(self._path(step))
+            described = {"step": step, "eval_loss": eval_loss}
             write_whole(self._folder / BEST, json.dumps(described) + "\n")
         for folder in [*self._folder.glob(f"step-*{_STAGED}"), *folders]:
             if folder not in kept:
@@ -165,8 +176,11 @@ def _damage(folder: Path) -> str | None:
 
 
 def _sums(folder: Path) -> bytes:
-    """Returns the SHA-256 sums of a folder's files as `sha256sum` prints them, but for its own."""
-    names = sorted(path.name for path in folder.iterdir() if path.name != SUMS)
+    """Returns the SHA-256 sums of a checkpoint's files as `sha256sum` prints them.
+
+    What others leave in the folder does not count: a file system's or an editor's own files.
+    """
+    names = sorted(path.name for path in (*folder.glob(f"{STATE}.*"), *folder.glob(STEP)))
     return b"".join(f"{_digest(folder / name)}  {name}\n".encode() for name in names)
 
 

@@ -207,6 +207,7 @@ class _Loop:
             record["eval_loss"] = self.train_step.mean_nll(self.eval_tokens, config.eval_batches)
         self.log.add(record)
         self.progress.add(record)
-        if step % config.checkpoint_every_steps == 0 or is_last or must_stop:
+        is_best = self.checkpoints.would_be_best(record.get("eval_loss"))
+        if step % config.checkpoint_every_steps == 0 or is_last or is_best or must_stop:
             self.log.flush()  # first: a checkpoint without its log can't be gone on from
             self.checkpoints.save(step, record.get("eval_loss"))

@@ -65,7 +65,8 @@ class TrainingConfig:
         seed: Of weights, order of data and dropout.
         eval_every_steps: How often the eval split is measured.
         eval_batches: Batches of the eval split in such a measurement, always the same ones.
-        checkpoint_every_steps: How often a checkpoint is written.
+        checkpoint_every_steps: How often a checkpoint is written. One is wherever the eval loss is
+            the lowest so far, too.
         keep_checkpoints: How many of the newest are kept, beside the one of the lowest eval loss.
         xla: Whether forward and backward pass are compiled by XLA; see `model/compilation.py`.
         recompute: What the backward pass computes again instead of keeping it: `none`;

@@ -98,6 +98,18 @@ def test_the_one_with_the_lowest_eval_loss_is_kept_too(tmp_path, eval_losses, ke
     assert names(tmp_path) == expected
 
 
+def test_one_would_be_best_that_has_a_lower_eval_loss_than_all_that_are_kept(tmp_path):
+    checkpoints = checkpoints_of(tmp_path, tf.Variable(0.0))
+    assert checkpoints.would_be_best(3.0)
+    checkpoints.save(1, 3.0)
+    checkpoints.save(2, None)
+    for eval_loss, expected in ((2.9, True), (3.0, False), (3.1, False), (None, False)):
+        # A new object each time: a restart must not forget which one is best.
+        assert checkpoints_of(tmp_path, tf.Variable(0.0)).would_be_best(eval_loss) is expected
+    assert not checkpoints.would_be_best(math.nan)
+    assert not checkpoints.would_be_best(-math.inf)
+
+
 def test_without_a_checkpoint_nothing_is_restored(tmp_path):
     assert restored(tmp_path / "none") == (0, -7)
 
@@ -165,6 +177,14 @@ def test_a_missing_file_has_the_checkpoint_before_used(tmp_path, capsys, name):
     save_steps(tmp_path, 1, 2)
     (tmp_path / "step-000002" / name).unlink()
     restores_the_one_before(tmp_path, capsys, name)
+
+
+def test_what_others_leave_in_a_checkpoints_folder_is_no_damage(tmp_path, capsys):
+    save_steps(tmp_path, 1, 2)
+    (tmp_path / "step-000002" / ".nfs0001").touch()
+    (tmp_path / "step-000002" / "folder").mkdir()
+    assert restored(tmp_path) == (2, 2)
+    assert capsys.readouterr().err == ""
 
 
 def test_missing_sums_have_the_checkpoint_before_used(tmp_path, capsys):
