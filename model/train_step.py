@@ -206,17 +206,28 @@ class TrainStep:
         return self._strategy.reduce(tf.distribute.ReduceOp.SUM, sums, axis=None)
 
     def _summed_nll(self, ids_BU: tf.Tensor, weights_BT: tf.Tensor) -> tf.Tensor:
+        count = self._config.accumulation_steps
+        sums_K = tf.map_fn(
+            self._micro_batch_nll,
+            tuple(tf.reshape(x, [count, -1, x.shape[1]]) for x in (ids_BU, weights_BT)),
+            fn_output_signature=tf.float32,
+            parallel_iterations=1,  # as in training, for the memory of one micro-batch
+        )
+        return tf.reduce_sum(sums_K)
+
+    def _micro_batch_nll(self, micro_batch: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
+        ids_MU, weights_MT = micro_batch
         with self._averages():
-            hidden_BTD = self.model.hidden_states(
-                ids_BU[:, :-1], document_start=self._document_start
+            hidden_MTD = self.model.hidden_states(
+                ids_MU[:, :-1], document_start=self._document_start
             )
             nll_N = token_nll(
-                tf.reshape(hidden_BTD, [-1, hidden_BTD.shape[-1]]),
-                tf.cast(self.model.token_embedding.embeddings, hidden_BTD.dtype),
-                tf.reshape(ids_BU[:, 1:], [-1]),
+                tf.reshape(hidden_MTD, [-1, hidden_MTD.shape[-1]]),
+                tf.cast(self.model.token_embedding.embeddings, hidden_MTD.dtype),
+                tf.reshape(ids_MU[:, 1:], [-1]),
                 self._config.loss_chunk_size,
             )
-        return tf.reduce_sum(nll_N * tf.reshape(weights_BT, [-1]))
+        return tf.reduce_sum(nll_N * tf.reshape(weights_MT, [-1]))
 
     def _averages(self) -> keras.StatelessScope:
         """Returns a scope in which the model's weights are their averages, where there are any."""

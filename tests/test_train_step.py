@@ -1,5 +1,7 @@
 """model/train_step.py: an update against NumPy's finite differences; dropout."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -96,6 +98,23 @@ def test_the_mean_nll_is_numpys_over_the_first_batches_and_ends_with_the_epoch(b
     ids, weights = tokens.batch(seed=0, first=0, count=rows)
     expected = numpy_loss(NumpyGPT2(step.model), ids, weights)
     assert step.mean_nll(tokens, batches) == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_mean_nll_takes_one_micro_batch_at_a_time(monkeypatch):
+    step = step_of(global_batch_size=6, accumulation_steps=3)
+    randomize(step.model, seed=0, scale=0.5)
+    shapes = []
+    hidden_states = step.model.hidden_states
+
+    def watched(ids_BT: tf.Tensor, **options: Any) -> tf.Tensor:
+        shapes.append(tuple(ids_BT.shape))
+        return hidden_states(ids_BT, **options)
+
+    monkeypatch.setattr(step.model, "hidden_states", watched)
+    tokens = PackedTokens(np.arange(48) % 11, np.array([48]), TINY.max_length, end_of_text=7)
+    expected = numpy_loss(NumpyGPT2(step.model), *tokens.batch(seed=0, first=0, count=6))
+    assert step.mean_nll(tokens, 1) == pytest.approx(expected, rel=1e-5)
+    assert shapes == [(2, TINY.max_length)]
 
 
 def test_measuring_changes_nothing():
