@@ -4,6 +4,7 @@ import resource
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -39,13 +40,18 @@ def test_the_share_of_heads_in_the_width_and_dropout_change_no_flops():
     assert training_flops_per_token(GPT2Config(num_heads=3, dropout=0.0)) == 854_438_400.0
 
 
+@pytest.mark.parametrize("tensorflow_is_faster", [True, False])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_the_matmul_rate_is_the_flops_of_the_products_by_their_seconds(monkeypatch, dtype):
+def test_the_matmul_rate_is_the_flops_of_the_products_by_their_seconds(
+    monkeypatch, dtype, tensorflow_is_faster
+):
     seen = []
+    faster, slower = [9.0, 0.1, 0.5, 0.25, 0.5], [9.0, 0.75, 0.75]  # the first one warms up
+    multiply_seconds = iter(faster + slower if tensorflow_is_faster else slower + faster)
 
-    def product_seconds(left: tf.Tensor, right: tf.Tensor, products: int) -> float:
+    def product_seconds(multiply: Any, left: tf.Tensor, right: tf.Tensor, products: int) -> float:
         seen.append((left.dtype.name, tuple(left.shape), tuple(right.shape), products))
-        return [9.0, 0.1, 0.5, 0.25, 0.5][len(seen) - 1]  # the first one warms up
+        return next(multiply_seconds)
 
     monkeypatch.setattr(device_speed, "_product_seconds", product_seconds)
     monkeypatch.setattr(device_speed, "_CPU_SIZE", 100)
@@ -53,22 +59,23 @@ def test_the_matmul_rate_is_the_flops_of_the_products_by_their_seconds(monkeypat
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [])
     # Median of 0.1, 0.5, 0.25 and 0.5 seconds for 3 products of 2 * 100 ** 3 FLOPs.
     assert measure_matmul_rate(dtype) == 3 * 2_000_000 / 0.375
-    assert set(seen[1:]) == {(dtype, (100, 100), (100, 100), 3)}
+    warm_up = (dtype, (100, 100), (100, 100), 1)
+    assert seen.count(warm_up) == 2
+    assert set(seen) == {warm_up, (dtype, (100, 100), (100, 100), 3)}
+    assert next(multiply_seconds, None) is None
 
 
 def test_products_are_counted_and_timed_until_their_result_is_there(monkeypatch):
     clock = iter([5.0, 7.5])
     monkeypatch.setattr(device_speed.time, "perf_counter", lambda: next(clock))
     products = []
-    matmul = tf.matmul
 
     def counted(left: tf.Tensor, right: tf.Tensor) -> tf.Tensor:
-        products.append(matmul(left, right))
+        products.append(tf.matmul(left, right))
         return products[-1]
 
-    monkeypatch.setattr(tf, "matmul", counted)
     matrix = tf.constant([[1.0, 1.0], [0.0, 1.0]])
-    assert device_speed._product_seconds(matrix, matrix, 3) == 2.5
+    assert device_speed._product_seconds(counted, matrix, matrix, 3) == 2.5
     assert [product.numpy()[0, 1] for product in products] == [2.0, 3.0, 4.0]
 
 
