@@ -150,7 +150,6 @@ def _chunk_loss(
     Returns:
         float32 scalar, nats; float [C, D]; float32 [V, D].
     """
-    target_embedding_CD = tf.gather(embedding_VD, target_C)
     logits_CV = _float32(tf.matmul(hidden_CD, embedding_VD, transpose_b=True))
     rows = embedding_VD.shape[0]
     if rows > vocab_size:
@@ -158,13 +157,12 @@ def _chunk_loss(
     largest_C1 = tf.reduce_max(logits_CV, axis=-1, keepdims=True)
     exponents_CV = tf.exp(logits_CV - largest_C1)
     sums_C1 = tf.reduce_sum(exponents_CV, axis=-1, keepdims=True)
-    target_logit_C1 = tf.reduce_sum(
-        _float32(hidden_CD) * _float32(target_embedding_CD), axis=-1, keepdims=True
-    )
+    # One of the logits, rounded as they all are in 16 bits: else a loss might be below zero.
+    target_logit_C1 = tf.gather(logits_CV, target_C[:, None], batch_dims=1)
     nll_C1 = largest_C1 + tf.math.log(sums_C1) - target_logit_C1
     probabilities_CV = tf.cast(exponents_CV * (weight_C1 / sums_C1), hidden_CD.dtype)
     d_hidden_CD = tf.matmul(probabilities_CV, embedding_VD)
-    d_hidden_CD -= tf.cast(weight_C1, hidden_CD.dtype) * target_embedding_CD
+    d_hidden_CD -= tf.cast(weight_C1, hidden_CD.dtype) * tf.gather(embedding_VD, target_C)
     d_embedding_VD = _float32(tf.matmul(probabilities_CV, hidden_CD, transpose_a=True))
     return tf.reduce_sum(weight_C1 * nll_C1), d_hidden_CD, d_embedding_VD
 

@@ -120,8 +120,8 @@ def test_in_16_bits_softmax_and_sums_are_made_in_float32(mode, dtype):
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_in_16_bits_a_fraction_of_a_weight_and_of_a_target_logit_is_kept(dtype):
-    # Either factor is exact in 16 bits, and their product needs more of them.
+def test_in_16_bits_a_fraction_of_a_weight_is_kept_and_all_logits_are_rounded_alike(dtype):
+    # Either factor is exact in 16 bits, and their product, a logit, needs more of them.
     hidden_BTD = tf.constant([[[1 + 2.0**-7]]], dtype)
     embedding_VD = tf.constant([[0.0], [1 + 2.0**-7]], dtype)
     logit = (1 + 2.0**-7) ** 2
@@ -130,8 +130,22 @@ def test_in_16_bits_a_fraction_of_a_weight_and_of_a_target_logit_is_kept(dtype):
     loss = summed_cross_entropy(
         hidden_BTD, embedding_VD, tf.constant([[1]]), tf.constant([[0.3]]), 1
     )
-    # The products for all the vocabulary are rounded, the target's alone is not.
-    assert float(loss) == pytest.approx(0.3 * (np.log(1 + np.exp(rounded)) - logit), rel=1e-6)
+    assert float(loss) == pytest.approx(0.3 * (np.log(1 + np.exp(rounded)) - rounded), rel=1e-6)
+
+
+@pytest.mark.parametrize("mode", ["graph", "xla", "around_products"])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_in_16_bits_a_loss_is_never_below_zero_and_is_that_of_scoring(mode, dtype):
+    generator = np.random.default_rng(5)
+    embedding_VD = tf.cast(generator.standard_normal([7, 64]) * 4, dtype)
+    targets_BT = np.arange(7)[None]
+    hidden_BTD = tf.gather(embedding_VD, targets_BT)  # so sure of each target that rounding shows
+    run = MODES[mode](summed_cross_entropy)
+    for position in range(7):
+        weights_BT = tf.one_hot([position], 7)
+        loss = run(hidden_BTD, embedding_VD, tf.constant(targets_BT), weights_BT)
+        nll_N = token_nll(hidden_BTD[0], embedding_VD, tf.constant(targets_BT[0]))
+        assert 0 <= float(loss) == pytest.approx(float(nll_N[position]), abs=1e-6)
 
 
 @pytest.mark.parametrize("mode", ["graph", "xla"])
