@@ -33,6 +33,7 @@ BENCHMARKS: dict[str, tuple[Any, ...]] = {
     "recompute_memory_vs_plain": ("benchmarks.train_options:recompute_memory",),
     "recompute_time_vs_plain": ("benchmarks.train_options:recompute_time",),
     "document_mask_time_vs_plain": ("benchmarks.train_options:document_mask_time",),
+    "average_time_vs_plain": ("benchmarks.train_options:average_time",),
     "xla_time_vs_plain": ("benchmarks.train_options:xla_time",),
     "bfloat16_time_vs_float32": ("benchmarks.train_options:bfloat16_time",),
     "kept_memory_time_vs_returned": ("benchmarks.train_options:kept_memory",),

@@ -58,6 +58,15 @@ def document_mask_time() -> Result:
     return _time("document_mask_time_vs_plain", 1 / 1.1, masked, plain)
 
 
+def average_time() -> list[Result]:
+    """Compares a step at 1 x 512 that keeps an average of the weights with one that does not."""
+    average, plain = take_turns([ours(1, 512, "--average"), ours(1, 512)])
+    return [
+        _time("average_time_vs_plain", 0.95, average, plain),
+        peak_memory("average_memory_vs_plain", 0.8, average, plain),
+    ]
+
+
 def xla_time() -> Result:
     """Compares a step's seconds at 1 x 512 with those of one that is not compiled."""
     compiled, plain = take_turns([ours(1, 512), ours(1, 512, "--no-xla")])

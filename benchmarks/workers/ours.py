@@ -1,7 +1,7 @@
 """One step of our training, as configured by default but for the options and what all share.
 
 python -m benchmarks.workers.ours BATCH CONTEXT [--plain-loss] [--document-mask] [--no-xla]
-    [--return-memory] [--recompute {none,attention,block}] [--bfloat16]
+    [--return-memory] [--recompute {none,attention,block}] [--bfloat16] [--average]
 """
 
 import argparse
@@ -31,6 +31,7 @@ def main() -> None:
         "--no-xla",
         "--return-memory",
         "--bfloat16",
+        "--average",
     ):
         parser.add_argument(option, action="store_true")
     parser.add_argument("--recompute", choices=get_args(Recompute), default="none")
@@ -47,6 +48,7 @@ def main() -> None:
         recompute=options.recompute,
         precision="mixed_bfloat16" if options.bfloat16 else "float32",
         document_mask=options.document_mask,
+        average_decay=0.999 if options.average else None,
         xla=not options.no_xla,
     )
     train_step = TrainStep(GPT2Config(dropout=DROPOUT), config, make_strategy(config.strategy))
