@@ -7,6 +7,7 @@ import codecs
 import glob
 import gzip
 import json
+import re
 import zlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -19,6 +20,9 @@ from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
 SUFFIXES = (".txt", ".jsonl", ".jsonl.gz", ".parquet")
+
+# A million blanks in a row are too many for the regular expression by which tiktoken splits texts.
+MOST_BLANKS = 900_000
 
 # A dead letter shows how its record begins, for somebody to recognise it by.
 RECORD_LENGTH = 200
@@ -62,7 +66,7 @@ def suffix_of(name: str) -> str | None:
 def source_of(path: str) -> str:
     """Returns the source of documents that name none: the file's name without the suffix."""
     name = path.rsplit("/", 1)[-1]
-    return name.removesuffix(suffix_of(name) or "")
+    return name[: len(name) - len(suffix_of(name) or "")]  # in upper case, too
 
 
 def read_records(path: str) -> Iterator[Document | Refusal]:
@@ -207,6 +211,11 @@ def _check(
             value.encode("utf-8")
         except UnicodeEncodeError as error:  # JSON's "\ud800" is a string, but no Unicode text
             return _refuse(path, line, f'"{name}" is no Unicode text: {error.reason}', record)
+    if len(text) > MOST_BLANKS:
+        longest = max((len(run[0]) for run in re.finditer(r"\s+", text)), default=0)
+        if longest > MOST_BLANKS:
+            reason = f'"text" has {longest:,} blanks in a row, more than {MOST_BLANKS:,}'
+            return _refuse(path, line, reason, record)
     return Document(text, source if source and source.strip() else default_source)
 
 

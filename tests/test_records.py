@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.records import Document, Refusal, read_records, suffix_of
+from components.records import MOST_BLANKS, Document, Refusal, read_records, suffix_of
+from model.tokenizer import gpt2_encoding
 
 
 def documents(path: str) -> list[Document]:
@@ -80,6 +81,14 @@ def test_a_bad_record_is_refused_with_its_line_and_reason(tmp_path, name, conten
     assert all(document == Document("a", "s") for document in good)
     assert (refusal.file, refusal.line) == (path, line)
     assert refusal.reason.startswith(reason)
+
+
+def test_as_many_blanks_in_a_row_are_refused_as_tiktoken_cannot_take(tmp_path):
+    longest = "x" + " " * MOST_BLANKS + "y"
+    assert split(write(tmp_path, "a.txt", longest.encode())) == ([Document(longest, "a")], [])
+    assert len(gpt2_encoding().encode_ordinary(longest)) > 0
+    _, (refusal,) = split(write(tmp_path, "a.txt", b"x\n" + b" " * MOST_BLANKS + b"y"))
+    assert refusal.reason == '"text" has 900,001 blanks in a row, more than 900,000'
 
 
 BAD_COLUMNS = [
