@@ -113,7 +113,12 @@ def _log_native_messages(config: "PipelineConfig", name: str) -> Path:
     TensorFlow is imported, which is why this file's imports stand in its functions.
     """
     folder = Path(config.output) / "logs"
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(
+            f"output must be a folder to write to, got {config.output!r}: {error}"
+        ) from error
     path = folder / f"{name}.log"
     sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
     with path.open("a") as file:

@@ -180,6 +180,15 @@ def test_an_error_on_the_way_ends_in_one_message_and_code_1(capsys, fail_with, e
     assert capsys.readouterr().err == message
 
 
+def test_an_output_that_cannot_be_written_to_is_an_error_with_its_name(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    for output in (tmp_path / "file", tmp_path / "file" / "below"):
+        assert main(["status", "--config=tiny", f"--set=output={output}"]) == 1
+        assert capsys.readouterr().err.startswith(
+            f"error: output must be a folder to write to, got {str(output)!r}: [Errno 20] "
+        )
+
+
 def test_with_traceback_an_error_says_where_it_happened(capsys, fail_with):
     fail_with(ValueError("no good"))
     assert main(["run", "--traceback"]) == 1
