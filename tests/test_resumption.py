@@ -22,7 +22,7 @@ from tests.small_training import (
     workers,
 )
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 STEPS = 40
 RUN: dict[str, Any] = {"steps": STEPS, "dropout": 0.1, "checkpoint_every_steps": 3}
@@ -101,7 +101,6 @@ def test_on_two_replicas_to_the_bit(tmp_path):
     assert resumed == whole
 
 
-@pytest.mark.long
 def test_on_two_workers_of_which_one_has_the_signal_to_the_bit(tmp_path):
     folder = tmp_path / "interrupted"
     run = RUN | {"folder": str(folder), "xla": False, "strategy": {"name": "multi_worker"}}

@@ -142,6 +142,8 @@ def test_a_run_that_sigterm_stops_at_every_step_is_the_same_to_the_bit(six_steps
     assert_same_run((tmp_path, train_small(tmp_path, **SIX)), six_steps)
 
 
+@pytest.mark.slow
+@pytest.mark.long
 def test_compiled_around_its_products_a_stopped_run_is_the_same_to_the_bit(tmp_path, monkeypatch):
     monkeypatch.setattr("model.gradients.compilation_of", lambda config: "around_products")
     settings = SIX | {"precision": "mixed_bfloat16"}

@@ -13,7 +13,7 @@ import pytest
 from tests.e2e.conftest import read_metrics, read_weights, start_run
 from tests.small_training import SPEED
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 STEPS, CHECKPOINT_EVERY = 60, 20  # as in pipeline/configs/tiny.yaml
 

@@ -19,7 +19,7 @@ from pipeline.local_runner import run
 from pipeline.summary import Summary
 from tests.e2e.conftest import ROOT, is_of_eval
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 
 def new_texts() -> list[str]:
