@@ -25,7 +25,7 @@ from model.train_step import StepResult, TrainStep
 from model.training_config import TrainingConfig
 from model.training_log import TrainingLog
 
-# Measured once a process: it takes about a second, and does not change.
+# Measured once a process: it takes about two seconds, and does not change.
 _matmul_rate = functools.cache(measure_matmul_rate)
 
 

@@ -205,7 +205,7 @@ def test_a_finished_run_that_is_started_again_ends_as_it_ended(finished):
 
 
 def test_the_newest_checkpoints_and_the_best_are_kept_and_the_last_step_has_one(finished):
-    # Checkpoints were written after steps 3, 6, 9 and 10; of these 10 alone was measured.
+    # They are written after steps 3, 6, 9 and 10, and where of 4, 8 and 10 one is the best so far.
     folder = finished[0] / "checkpoints"
     names = sorted(path.name for path in folder.iterdir())
     assert names == ["best.json", "step-000009", "step-000010"]
