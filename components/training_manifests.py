@@ -14,8 +14,7 @@ STOPPED = 128 + 15  # by a signal, after a checkpoint
 # own and could share one port, but so several workers can run on one machine, too.
 _PORT = 2222
 
-# Seconds between SIGTERM and SIGKILL: for the step that a worker is in, an evaluation that is due
-# after it, and a checkpoint.
+# Seconds between SIGTERM and SIGKILL: for the step that a worker is in and a checkpoint.
 _GRACE_SECONDS = 300
 
 # For so many seconds a Job that has ended is kept, with the logs of its pods.

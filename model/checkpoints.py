@@ -100,7 +100,7 @@ class Checkpoints:
         (staged / SUMS).write_bytes(_sums(staged))
         _bring_to_disk(staged)
         if path.exists():
-            shutil.rmtree(path)
+            path.rename(staged.with_name(f"{path.name}.replaced{_STAGED}"))
         staged.rename(path)
         self._rotate()
 

@@ -44,7 +44,7 @@ class ProgressLine:
         )
 
     def add(self, record: dict[str, float]) -> None:
-        """Counts a step and shows its record, and the last eval loss that there was."""
+        """Shows a step's number and record, and the last eval loss that there was."""
         if "eval_loss" in record:
             self._eval_loss = f"{record['eval_loss']:.3f}"
         shown = {  # what a narrow terminal cuts off stands last
@@ -58,7 +58,7 @@ class ProgressLine:
             "peak_memory": f"{record['peak_memory_bytes'] / 2**30:.2f}GiB",
         }
         self._bar.set_postfix(shown, refresh=False)
-        self._bar.update()
+        self._bar.update(int(record["step"]) - self._bar.n)
 
     def close(self) -> None:
         """Leaves the line as it is."""

@@ -5,6 +5,7 @@
 
 import dataclasses
 import math
+from collections.abc import Callable
 
 import keras
 import numpy as np
@@ -126,11 +127,18 @@ class TrainStep:
         )
         return StepResult(float(loss), float(norm), bool(applied))
 
-    def mean_nll(self, tokens: PackedTokens, batches: int) -> float:
-        """Returns nats a token on the first `batches` batches of a fixed order of `tokens`."""
+    def mean_nll(
+        self, tokens: PackedTokens, batches: int, must_stop: Callable[[], bool] = lambda: False
+    ) -> float | None:
+        """Returns nats a token on the first `batches` batches of a fixed order of `tokens`.
+
+        `must_stop` is asked before each batch. Where it says so, there is no figure but None.
+        """
         size = self._config.global_batch_size
         total, count = 0.0, 0.0
         for first in range(0, min(batches * size, tokens.num_rows), size):
+            if must_stop():
+                return None
             ids, weights = tokens.batch(seed=0, first=first, count=size)
             weights[max(0, tokens.num_rows - first) :] = 0  # rows of a second epoch
             total += float(self._nll(self._shares(ids), self._shares(weights)))

@@ -6,6 +6,7 @@ import functools
 import math
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -58,8 +59,9 @@ def train(
     """Trains a GPT-2, going on from the newest whole checkpoint in `folder` if there is one.
 
     The same arguments give the same losses, whether the run was interrupted or not. SIGTERM or
-    SIGINT to any worker has all of them finish the step that they are in, with the evaluation that
-    is due, write a checkpoint and stop. That must fit into the time between it and SIGKILL.
+    SIGINT to any worker has all of them finish the step that they are in, or the batch of an
+    evaluation, write a checkpoint and stop. That must fit into the time between it and SIGKILL. An
+    evaluation that was broken off is the first thing to be done when the run goes on.
 
     Args:
         model_config: The model's sizes.
@@ -148,18 +150,18 @@ class _Loop:
             contextlib.closing(one_ahead(self._read_batch, steps)) as batches,
             InterruptionWatch() as interruption,
         ):
+
+            def must_stop() -> bool:
+                # Asked by all workers at the same time: a signal may have reached only some.
+                return any(self.workers.gather(interruption.is_asked))
+
+            if self._is_evaluation_due(start) and "eval_loss" not in self.log.last:
+                self._finish_step(dict(self.log.last), must_stop)
             begin = time.perf_counter()
             for step, (ids, weights) in zip(steps, batches, strict=True):
                 record = self._update(step, ids, weights)
                 self.throughput.add(float(weights.sum()), time.perf_counter() - begin)
-                # Asked by all workers at the same step: a signal may have reached only some.
-                must_stop = any(self.workers.gather(interruption.is_asked))
-                self._finish_step(record, must_stop)
-                if must_stop:
-                    raise TrainingInterrupted(
-                        f"training was stopped by a signal after step {step} of "
-                        f"{self.config.steps}; it goes on from there when started again"
-                    )
+                self._finish_step(record | self._speed(), must_stop)
                 begin = time.perf_counter()
 
     def _read_batch(self, step: int) -> tuple[np.ndarray, np.ndarray]:
@@ -196,18 +198,38 @@ class _Loop:
                     f"{self.config.learning_rate} or warmup_steps above {self.config.warmup_steps}"
                 )
 
-    def _finish_step(self, record: dict[str, float], must_stop: bool) -> None:
-        """Measures, logs and saves what is due after a step."""
+    def _speed(self) -> dict[str, float]:
+        return {
+            "tokens_per_second": self.throughput.tokens_per_second,
+            "model_flop_utilisation": self.throughput.model_flop_utilisation,
+            "peak_memory_bytes": self.peak_memory.read(),
+        }
+
+    def _is_evaluation_due(self, step: int) -> bool:
+        is_due = step % self.config.eval_every_steps == 0 or step == self.config.steps
+        return is_due and step > 0
+
+    def _finish_step(self, record: dict[str, float], must_stop: Callable[[], bool]) -> None:
+        """Measures, logs and saves what is due after a step.
+
+        Raises:
+            TrainingInterrupted: `must_stop` said so; the record and a checkpoint are written.
+        """
         config, step = self.config, int(record["step"])
-        is_last = step == config.steps
-        record["tokens_per_second"] = self.throughput.tokens_per_second
-        record["model_flop_utilisation"] = self.throughput.model_flop_utilisation
-        record["peak_memory_bytes"] = self.peak_memory.read()
-        if step % config.eval_every_steps == 0 or is_last:
-            record["eval_loss"] = self.train_step.mean_nll(self.eval_tokens, config.eval_batches)
+        eval_loss = None
+        if self._is_evaluation_due(step):
+            eval_loss = self.train_step.mean_nll(self.eval_tokens, config.eval_batches, must_stop)
+        if eval_loss is not None:
+            record["eval_loss"] = eval_loss
+        stops = must_stop()
         self.log.add(record)
         self.progress.add(record)
-        is_best = self.checkpoints.would_be_best(record.get("eval_loss"))
-        if step % config.checkpoint_every_steps == 0 or is_last or is_best or must_stop:
+        is_due = step % config.checkpoint_every_steps == 0 or step == config.steps
+        if is_due or stops or self.checkpoints.would_be_best(eval_loss):
             self.log.flush()  # first: a checkpoint without its log can't be gone on from
-            self.checkpoints.save(step, record.get("eval_loss"))
+            self.checkpoints.save(step, eval_loss)
+        if stops:
+            raise TrainingInterrupted(
+                f"training was stopped by a signal after step {step} of {config.steps}; it goes on "
+                "from there when started again"
+            )

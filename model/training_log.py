@@ -5,7 +5,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
@@ -38,21 +38,9 @@ class TrainingLog:
             collections.deque(self._lines(start), maxlen=0)  # reads them all
             return
         folder.mkdir(parents=True, exist_ok=True)
-        staged = self._path.with_suffix(".staged")
-        with staged.open("w") as file:
-            file.writelines(self._lines(start))
-        staged.replace(self._path)
-        self._file = self._path.open("a", buffering=1)  # whole lines, as soon as they are known
+        self._write_anew(self._lines(start))
         self._writer = EventFileWriter(str(folder / "tensorboard"))
-        # Not by tf.summary, which can't write this event. It makes TensorBoard drop what it has
-        # read of this step and later ones; the first such event in a folder does nothing.
-        self._writer.add_event(
-            Event(
-                wall_time=time.time(),
-                step=start + 1,
-                session_log=SessionLog(status=SessionLog.START),
-            )
-        )
+        self._forget_from(start + 1)
 
     @property
     def tokens(self) -> int:
@@ -67,22 +55,34 @@ class TrainingLog:
     def add(self, record: dict[str, float]) -> None:
         """Writes one step's record, which must hold `step`, `tokens` and `loss`.
 
-        Numbers that are not finite become null, for which JSON has a word.
+        A record of the last step again takes the place of that. Numbers that are not finite become
+        null, for which JSON has a word.
         """
+        replaces = record["step"] == self.last.get("step")
+        if replaces:
+            self._losses.pop()
         self._remember(record)
         if not self._enabled:
             return
+        step = int(record["step"])
         written = {
             name: number if math.isfinite(number) else None for name, number in record.items()
         }
-        self._file.write(json.dumps(written) + "\n")
+        line = json.dumps(written) + "\n"
+        if replaces:
+            *before, _ = self._path.read_text().splitlines(keepends=True)
+            self._file.close()
+            self._write_anew([*before, line])
+            self._forget_from(step)
+        else:
+            self._file.write(line)
         values = [
             Summary.Value(tag=name, simple_value=number)
             for name, number in record.items()
             if name != "step"
         ]
         self._writer.add_event(
-            Event(wall_time=time.time(), step=int(record["step"]), summary=Summary(value=values))
+            Event(wall_time=time.time(), step=step, summary=Summary(value=values))
         )
 
     def flush(self) -> None:
@@ -97,6 +97,22 @@ class TrainingLog:
         if self._enabled:
             self._file.close()
             self._writer.close()
+
+    def _write_anew(self, lines: Iterable[str]) -> None:
+        """Puts the lines in place of the file, and opens it for more."""
+        staged = self._path.with_suffix(".staged")
+        with staged.open("w") as file:
+            file.writelines(lines)
+        staged.replace(self._path)
+        self._file = self._path.open("a", buffering=1)  # whole lines, as soon as they are known
+
+    def _forget_from(self, step: int) -> None:
+        """Makes TensorBoard drop what it has read of this step and later ones.
+
+        The first such event in a folder does nothing. tf.summary can't write it.
+        """
+        session = SessionLog(status=SessionLog.START)
+        self._writer.add_event(Event(wall_time=time.time(), step=step, session_log=session))
 
     def _remember(self, record: dict[str, float]) -> None:
         self.last = record
@@ -118,5 +134,7 @@ class TrainingLog:
                         f"{self._path} must have the record of step {step} in line {step}, since "
                         f"training goes on from step {start}, got {line[:80]!r}"
                     )
-                self._remember(record)
+                self._remember(
+                    {name: math.nan if value is None else value for name, value in record.items()}
+                )
                 yield line + "\n"

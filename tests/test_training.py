@@ -142,6 +142,30 @@ def test_a_run_that_sigterm_stops_at_every_step_is_the_same_to_the_bit(six_steps
     assert_same_run((tmp_path, train_small(tmp_path, **SIX)), six_steps)
 
 
+def test_an_evaluation_that_sigterm_breaks_off_is_the_first_to_be_done_when_the_run_goes_on(
+    six_steps, tmp_path, monkeypatch
+):
+    evaluate, calls = TrainStep._nll, 0
+
+    def terminate_and_evaluate(self: TrainStep, *shares: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        assert self.steps_done == (4 if calls <= 4 else 6)
+        if calls in (1, 2, 4):  # the first batch of two, once more, and the second
+            signal.raise_signal(signal.SIGTERM)
+        return evaluate.__get__(self, TrainStep)(*shares)
+
+    monkeypatch.setattr(TrainStep, "_nll", terminate_and_evaluate)
+    for has_eval_loss in (False, False, True):
+        with pytest.raises(TrainingInterrupted, match="after step 4 of 6"):
+            train_small(tmp_path, **SIX)
+        described = json.loads((tmp_path / "checkpoints/step-000004/step.json").read_text())
+        assert described["eval_loss"] == metrics(tmp_path)[-1].get("eval_loss")
+        assert (described["eval_loss"] is not None) == has_eval_loss
+    assert_same_run((tmp_path, train_small(tmp_path, **SIX)), six_steps)
+    assert calls == 6
+
+
 @pytest.mark.slow
 @pytest.mark.long
 def test_compiled_around_its_products_a_stopped_run_is_the_same_to_the_bit(tmp_path, monkeypatch):

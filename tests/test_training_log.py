@@ -97,6 +97,24 @@ def test_tensorboard_shows_steps_that_were_done_again_once(tmp_path, monkeypatch
     ]
 
 
+def test_a_record_of_the_last_step_again_takes_the_place_of_that(tmp_path, monkeypatch):
+    monkeypatch.setattr(event_file_writer, "_global_uid", event_file_writer.AtomicCounter(0))
+    write_lines(tmp_path, *LINES[:2], '{"step": 3, "tokens": 30, "loss": null}\n')
+    log = TrainingLog(tmp_path, start=3, enabled=True)
+    assert math.isnan(log.last["loss"])
+    log.add(record(3) | {"eval_loss": 1.5})
+    assert (log.tokens, log.mean_loss) == (30, 3.0)
+    log.add(record(4))
+    log.close()
+    lines = [json.loads(line) for line in lines_of(tmp_path)]
+    assert lines == [record(1), record(2), record(3) | {"eval_loss": 1.5}, record(4)]
+    for value in (2.5, 1.5):
+        log = TrainingLog(tmp_path, start=4, enabled=True)
+        log.add(record(4) | {"eval_loss": value})
+        log.close()
+    assert shown_by_tensorboard(tmp_path)["eval_loss"] == [(3, 1.5), (4, 1.5)]
+
+
 @pytest.mark.parametrize("length", [0, 1, 8, 9, 20, len(LINES[3]) - 2, len(LINES[3]) - 1])
 def test_a_last_line_that_was_cut_off_anywhere_is_dropped(tmp_path, length):
     write_lines(tmp_path, *LINES[:3], LINES[3][:length])
