@@ -196,15 +196,18 @@ class GPT2(keras.Model):
 
     def project(self, hidden_BTD: tf.Tensor) -> tf.Tensor:
         """Returns float32 [..., V]: logits of hidden states, by the tied token embedding."""
-        embedding_VD = tf.cast(self.output_embedding(), hidden_BTD.dtype)
-        return tf.cast(tf.matmul(hidden_BTD, embedding_VD, transpose_b=True), tf.float32)
+        logits_BTV = tf.matmul(hidden_BTD, self.output_embedding(), transpose_b=True)
+        return tf.cast(logits_BTV, tf.float32)
 
     def output_embedding(self) -> tf.Tensor:
-        """Returns float [V, D]: the token embedding, by which hidden states become logits."""
+        """Returns float [V, D]: the token embedding, by which hidden states become logits.
+
+        Of the type that hidden states have.
+        """
         layer = self.token_embedding
         if self.is_int8:
             return tf.cast(layer.embeddings, tf.float32) / layer.embeddings_scale[:, None]
-        return tf.convert_to_tensor(layer.embeddings)
+        return tf.cast(tf.convert_to_tensor(layer.embeddings), self.compute_dtype)
 
     @property
     def is_int8(self) -> bool:

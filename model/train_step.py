@@ -231,7 +231,7 @@ class TrainStep:
             )
             nll_N = token_nll(
                 tf.reshape(hidden_MTD, [-1, hidden_MTD.shape[-1]]),
-                tf.cast(self.model.token_embedding.embeddings, hidden_MTD.dtype),
+                self.model.output_embedding(),
                 tf.reshape(ids_MU[:, 1:], [-1]),
                 self._config.loss_chunk_size,
             )

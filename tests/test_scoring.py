@@ -43,6 +43,14 @@ def test_documents_of_any_length_get_a_plain_loops_sum(model, stride):
     np.testing.assert_allclose(nll, expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_a_model_in_16_bits_gets_the_sum_but_for_rounding(policy):
+    model = random_gpt2(**MODEL_SIZES, dtype=policy)
+    nll = document_nll(model, tf.ragged.constant([document_of(2 * CONTEXT)], tf.int64), 3)
+    expected = windows_nll(NumpyGPT2(model), document_of(2 * CONTEXT), 3)
+    assert float(nll[0]) == pytest.approx(expected, rel=0.01)
+
+
 @pytest.mark.parametrize("length", LENGTHS)
 def test_what_else_is_in_the_batch_does_not_matter(model, length):
     documents = [document_of(length) for length in [*LENGTHS, 2 * CONTEXT]]

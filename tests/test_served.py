@@ -7,6 +7,8 @@ import pytest
 import tensorflow as tf
 
 from model.export import export_gpt2
+from model.gpt2 import GPT2
+from model.scoring import document_nll
 from model.tokenizer import gpt2_encoding
 from tests.numpy_gpt2 import NumpyGPT2
 from tests.saved_models import Served
@@ -64,6 +66,27 @@ def test_texts_are_continued_by_a_plain_loops_tokens(model, served):
         assert outputs["prompt_tokens"][row] == len(ids)
         assert outputs["completion_tokens"][row] == len(expected) == count
         assert outputs["finish_reason"][row] == b"length"
+
+
+@pytest.mark.parametrize("xla", [False, True])
+def test_a_model_in_16_bits_is_served_too(tmp_path, xla):
+    words = tokens_of(" two three four")
+    model = reciting_gpt2([*words, END], vocab_size=50257, sharpness=10.0)
+    in_16_bits = GPT2(**model.config.to_dict(), dtype="mixed_float16")
+    in_16_bits.build((None, model.config.max_length))
+    in_16_bits.set_weights(model.get_weights())
+    export_gpt2(in_16_bits, tmp_path / "1", stride=4, xla=xla)
+    served = Served(tmp_path / "1")
+    outputs = served.call("serving_default", prompts=["one"], max_new_tokens=[3])
+    assert outputs["completions"][0] == b" two three four"
+    expected, found = (
+        float(each)
+        for each in (
+            document_nll(model, tf.ragged.constant([[*words, END]], tf.int64), 4)[0],
+            served.call("score", texts=[" two three four"])["nll"][0],
+        )
+    )
+    assert found == pytest.approx(expected, rel=0.01)
 
 
 def test_an_option_may_be_given_once_for_all_rows_or_left_out(served):
