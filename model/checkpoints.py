@@ -58,8 +58,8 @@ class Checkpoints:
         those that are kept. Nothing is restored before a checkpoint has proved whole.
 
         Raises:
-            ValueError: There are checkpoints but none is whole, or the workers find different ones.
-            AssertionError: The checkpoint and the model do not match.
+            ValueError: There are checkpoints but none is whole, the workers find different ones, or
+                the newest is of another model or configuration.
         """
         step, refused = self._examine()
         found = self._workers.gather(step)
@@ -78,8 +78,13 @@ class Checkpoints:
                 print(f"deleting checkpoint {folder}: {damage}", file=sys.stderr)
                 shutil.rmtree(folder)
         if step != _NO_CHECKPOINT:
-            status = self._checkpoint.read(str(self._path(step) / STATE))
-            status.assert_consumed()
+            try:
+                self._checkpoint.read(str(self._path(step) / STATE)).assert_consumed()
+            except (AssertionError, ValueError) as error:  # of names or of shapes
+                raise ValueError(
+                    f"{self._path(step)} must be a checkpoint of this model and configuration: "
+                    f"{error}"
+                ) from error
         return step
 
     def save(self, step: int, eval_loss: float | None = None) -> None:

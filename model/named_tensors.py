@@ -1,7 +1,7 @@
 """Tensors with names, as a file holds them, into a model's variables: all of them or none."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import keras
 import numpy as np
@@ -50,13 +50,13 @@ def assign_all(
 
     Raises:
         ValueError: Names every tensor that is missing, extra, of another shape or of a type that
-            its variable cannot hold.
+            its variable cannot hold; if there is none, every one with NaN or infinity in it.
     """
     expected = {
         name: stored_shape(name, tuple(variable.shape)) for name, variable in variables.items()
     }
     dtypes = {name: _DTYPES[variable.dtype] for name, variable in variables.items()}
-    problems = _differences(expected, dtypes, tensors)
+    problems = _differences(expected, dtypes, tensors) or _not_finite(variables, tensors)
     if problems:
         listed = "\n".join(f"  {problem}" for problem in problems)
         raise ValueError(f"{tensors.source} does not hold this model's tensors:\n{listed}")
@@ -87,6 +87,12 @@ def _differences(
             if tensors.dtypes[name] not in dtypes[name]
         ),
     ]
+
+
+def _not_finite(names: Iterable[str], tensors: Tensors) -> list[str]:
+    """Returns a line for each tensor with numbers that are not finite."""
+    counts = {name: int((~np.isfinite(tensors.read(name))).sum()) for name in names}
+    return [f"not finite: {count} numbers of {name}" for name, count in counts.items() if count]
 
 
 def checkpoint_tensors(source: str, prefix: str) -> Tensors:

@@ -28,10 +28,21 @@ def find_form(folder: str | os.PathLike[str]) -> str:
     found = [file for file in _FORMS if tf.io.gfile.exists(os.path.join(folder, file))]
     if len(found) != 1:
         known = ", ".join(f"{file} ({form})" for file, (form, _) in _FORMS.items())
-        nothing = "none of them" if tf.io.gfile.isdir(folder) else "no such folder"
-        got = " and ".join(found) or nothing
+        got = " and ".join(found) or _nothing_in(folder)
         raise ValueError(f"{os.fspath(folder)} must be a folder with one of {known}, got {got}")
     return found[0]
+
+
+def _nothing_in(folder: str | os.PathLike[str]) -> str:
+    """Returns what to say of a folder without any form, with those in it that have one."""
+    if not tf.io.gfile.isdir(folder):
+        return "no such folder"
+    below = {
+        os.path.dirname(path)
+        for file in _FORMS
+        for path in tf.io.gfile.glob(os.path.join(folder, "*", file))
+    }
+    return f"none of them, but in {', '.join(sorted(below))}" if below else "none of them"
 
 
 def is_exported_model(folder: str | os.PathLike[str]) -> bool:

@@ -21,6 +21,7 @@ from typing import Any
 
 import tensorflow as tf
 from absl import logging as absl_logging
+from tfx.dsl.io import fileio
 from tfx.orchestration.local.local_dag_runner import LocalDagRunner
 
 from data.corpora import CORPORA
@@ -59,6 +60,11 @@ class _Runner(LocalDagRunner):
         self.summary: Summary | None = None
 
     def run_with_ir(self, *args: Any, **kwargs: Any) -> None:
+        if self._config.data.path is not None and not fileio.isdir(self._config.data.path):
+            raise ValueError(
+                f"data.path must be a folder with texts, got {self._config.data.path!r}, which is "
+                "no folder"
+            )
         # Before anything starts TensorFlow: some strategies change how it starts.
         make_strategy(self._config.training.strategy)
         Path(self._config.output).mkdir(parents=True, exist_ok=True)

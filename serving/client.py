@@ -127,13 +127,16 @@ class GenerateClient:
         piece. A version that goes live meanwhile writes the rest, unless the client asks for one.
 
         Args:
-            prompt: As in `generate`.
+            prompt: As in `generate`, but one text alone.
             **options: As in `generate`.
 
         Raises:
+            TypeError: `prompt` is no str.
             ValueError: An option is out of its range.
             ServingError: The server refused a call, or did not answer one in time.
         """
+        if not isinstance(prompt, str):
+            raise TypeError(f"prompt must be a str, got {prompt!r}")
         # Not in the generator, which would raise its errors when the first piece is asked for.
         return self._stream(prompt, GenerateOptions(**options))
 

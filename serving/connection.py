@@ -139,8 +139,8 @@ class Connection:
         name = self._model_spec.name
         return {
             grpc.StatusCode.UNAVAILABLE: (
-                f"is a server running at {self._address}, and does it speak TLS? "
-                "`make serve` starts one"
+                f"is a server running at {self._address}, done with loading its model, and does it "
+                "speak TLS? `make serve` starts one"
             ),
             grpc.StatusCode.NOT_FOUND: (
                 f"the server has no model named {name}, or not that version of it: is the name "

@@ -253,14 +253,21 @@ def test_where_none_is_whole_it_is_an_error_that_names_them_all(tmp_path):
 def test_a_checkpoint_that_lacks_a_variable_is_an_error(tmp_path):
     save_steps(tmp_path, 1)
     checkpoint = tf.train.Checkpoint(variable=tf.Variable(0.0), other=tf.Variable(0.0))
-    with pytest.raises(AssertionError, match="not bound to checkpointed values"):
+    with pytest.raises(ValueError, match=r"step-000001 must be .*: .*not bound to checkpointed va"):
         Checkpoints(tmp_path, checkpoint, 2, FakeWorkers(is_chief=True)).restore()
 
 
 def test_a_checkpoint_with_a_variable_too_many_is_an_error(tmp_path):
     checkpoint = tf.train.Checkpoint(variable=tf.Variable(0.0), other=tf.Variable(0.0))
     Checkpoints(tmp_path, checkpoint, 2, FakeWorkers(is_chief=True)).save(1)
-    with pytest.raises(AssertionError, match="other"):
+    with pytest.raises(ValueError, match=r"step-000001 must be .*: (.|\n)*other"):
+        restored(tmp_path)
+
+
+def test_a_checkpoint_with_a_variable_of_another_shape_is_an_error(tmp_path):
+    checkpoint = tf.train.Checkpoint(variable=tf.Variable([0.0, 0.0]))
+    Checkpoints(tmp_path, checkpoint, 2, FakeWorkers(is_chief=True)).save(1)
+    with pytest.raises(ValueError, match=r"step-000001 must be .*: (.|\n)*shape"):
         restored(tmp_path)
 
 

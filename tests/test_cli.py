@@ -172,6 +172,8 @@ def fail_with(monkeypatch):
         # Beam adds where in its graph it was.
         (ValueError("no good [while running 'Read/Map-ptransform-7']"), "error: no good\n"),
         (MemoryError(), "error: MemoryError\n"),
+        (PermissionError(13, "Permission denied", "a.pem"), "error: a.pem: Permission denied\n"),
+        (OSError("no good"), "error: no good\n"),
     ],
 )
 def test_an_error_on_the_way_ends_in_one_message_and_code_1(capsys, fail_with, error, message):

@@ -172,6 +172,8 @@ def test_what_is_no_text_is_an_error(client, server, value):
         client.generate(value)
     with pytest.raises(TypeError, match="text must be a str or a list of them"):
         client.score(value)
+    with pytest.raises(TypeError, match=f"prompt must be a str, got {re.escape(repr(value))}"):
+        client.stream(value)
     assert server.requests == []
 
 
@@ -265,7 +267,7 @@ def test_without_a_server_the_error_says_how_to_start_one(client, server):
     with pytest.raises(ServingError, match="`make serve` starts one") as raised:
         client.status()
     assert raised.value.code == grpc.StatusCode.UNAVAILABLE
-    assert f"is a server running at {server.address}, and does it" in str(raised.value)
+    assert f"is a server running at {server.address}, done with loading" in str(raised.value)
 
 
 def test_a_server_that_demands_certificates_is_talked_to_by_tls(tmp_path):

@@ -91,7 +91,7 @@ def test_all_that_a_run_writes_lies_below_output(write):
         ),
         (
             "model.vocab_size=50000",
-            "the file: model.vocab_size must be 50257, the size of GPT-2's vocabulary, got 50000",
+            "model.vocab_size must be 50257, the size of GPT-2's vocabulary, got 50000",
         ),
         ("data.eval_share=0", "data: eval_share must be in [0.001, 0.999], got 0.0"),
         ("data.max_refused_share=1.5", "data: max_refused_share must be in [0, 1], got 1.5"),
@@ -122,11 +122,11 @@ def test_all_that_a_run_writes_lies_below_output(write):
         ("evaluation.min_improvement=1", "evaluation: min_improvement must be in [0, 1), got 1.0"),
         (
             "evaluation.stride=1025",
-            "the file: evaluation.stride must be in [1, model.max_length=1024], got 1025",
+            "evaluation.stride must be in [1, model.max_length=1024], got 1025",
         ),
         (
             "evaluation.stride=0",
-            "the file: evaluation.stride must be in [1, model.max_length=1024], got 0",
+            "evaluation.stride must be in [1, model.max_length=1024], got 0",
         ),
         ("beam.workers=0", "beam: workers must be >= 1, got 0"),
         ("serving.port=70000", "serving: port must be in [0, 65535], got 70000"),
@@ -185,7 +185,7 @@ def test_weights_in_8_bits_cannot_be_what_training_starts_from(write):
     path, int8 = write(MINIMAL), ["serving.xla=true", "serving.int8=true"]
     assert load_config(path, int8).serving.int8
     assert problems_of(path, *int8, "start=production") == [
-        "the file: start must not be 'production' where serving.int8 is true: weights in 8 bits "
+        "start must not be 'production' where serving.int8 is true: weights in 8 bits "
         "can't be trained further"
     ]
 
@@ -197,14 +197,14 @@ def test_the_model_is_named_like_the_pipeline_when_it_has_no_name_of_its_own(wri
 
 def test_an_empty_name_is_refused(write):
     (problem,) = problems_of(write(MINIMAL), "name=''")
-    assert problem.startswith("the file: name must be letters, digits, '-', '_', '.'")
+    assert problem.startswith("name must be letters, digits, '-', '_', '.'")
 
 
 @pytest.mark.parametrize("field", ["name", "model_name"])
 @pytest.mark.parametrize("value", ["..", ".hidden", "a/b", "a b", "-rf"])
 def test_a_name_that_is_no_good_folder_name_is_refused(write, field, value):
     (problem,) = problems_of(write(MINIMAL), f"{field}={value}")
-    assert problem.startswith(f"the file: {field} must be letters, digits, '-', '_', '.'")
+    assert problem.startswith(f"{field} must be letters, digits, '-', '_', '.'")
     assert problem.endswith(f"got {value!r}")
 
 

@@ -167,6 +167,20 @@ def test_missing_extra_and_misfit_tensors_are_listed_together(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16])
+def test_tensors_with_numbers_that_are_not_finite_are_listed(tmp_path, dtype):
+    arrays = {name: array.astype(dtype) for name, array in random_arrays().items()}
+    arrays["wpe.weight"][3] = np.nan
+    arrays["h.1.mlp.c_fc.weight"][2, 1] = -np.inf
+    folder = write_huggingface_form(tmp_path, arrays)
+    with pytest.raises(ValueError, match=f"^{tmp_path} does not hold this model's t") as error:
+        read_huggingface(folder)
+    assert lines_of(error) == [
+        f"not finite: {WIDTH} numbers of wpe.weight",
+        "not finite: 1 numbers of h.1.mlp.c_fc.weight",
+    ]
+
+
 @pytest.mark.parametrize(
     ("changed", "lines"),
     [

@@ -61,6 +61,16 @@ def test_a_folder_of_no_known_form_is_refused_with_what_was_looked_for(tmp_path)
                 read(folder)
 
 
+def test_a_folder_whose_folders_have_a_form_is_refused_with_these(tmp_path):
+    for name in ("1", "2", "3"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "2" / "saved_model.pb").touch()
+    (tmp_path / "1" / "config.json").touch()
+    message = re.escape(f"{tmp_path} {KNOWN}none of them, but in {tmp_path}/1, {tmp_path}/2")
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        load_pretrained(tmp_path)
+
+
 def test_a_folder_of_two_forms_is_refused(tmp_path):
     (tmp_path / "config.json").touch()
     (tmp_path / "hparams.json").touch()

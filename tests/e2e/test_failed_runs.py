@@ -62,7 +62,10 @@ def test_a_run_that_fails_ends_with_code_1_and_an_error_and_pushes_nothing(faile
 
 def test_a_missing_data_folder_is_named(failed_runs):
     failed = failed_runs["missing"]
-    assert failed.error == f"error: there is no input folder '{failed.folder}/missing'\n"
+    assert failed.error == (
+        f"error: data.path must be a folder with texts, got '{failed.folder}/missing', which is no "
+        "folder\n"
+    )
 
 
 def test_weights_to_start_from_that_are_not_there_are_told_before_anything_runs(failed_runs):
