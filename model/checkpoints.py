@@ -5,7 +5,6 @@
         step-000200/
             state.index        what tf.train.Checkpoint writes
             state.data-00000-of-00001
-            step.json          the step, and the eval loss if it was measured there
             SHA256SUMS         of the files above: `sha256sum --check` reads it
 
 A folder is written as `step-000200.staged` and renamed when it is complete, so that one cut off in
@@ -15,11 +14,11 @@ in its sums. `tf.train.CheckpointManager` does neither, and does not know which 
 
 import hashlib
 import json
-import math
 import os
 import re
 import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import tensorflow as tf
@@ -27,7 +26,8 @@ import tensorflow as tf
 from model.staged_file import write_whole
 from model.strategy import Workers
 
-STATE, STEP, SUMS, BEST = "state", "step.json", "SHA256SUMS", "best.json"
+STATE, SUMS, BEST = "state", "SHA256SUMS", "best.json"
+_OF_OLDER_VERSIONS = "step.json"  # beside the state, and in the sums
 _STAGED = ".staged"
 _NO_CHECKPOINT, _NONE_WHOLE = 0, -1
 
@@ -87,47 +87,48 @@ class Checkpoints:
                 ) from error
         return step
 
-    def save(self, step: int, eval_loss: float | None = None) -> None:
-        """Writes a checkpoint and deletes those that need not be kept.
+    def save(self, step: int, eval_losses: Mapping[int, float]) -> None:
+        """Writes a checkpoint, if there is none of the step, and deletes those not to be kept.
 
         Args:
             step: The step that was just done.
-            eval_loss: The eval loss after it, nats a token; None where it was not measured.
+            eval_losses: Nats a token, finite, of each step after which it was measured.
         """
         if not self._workers.is_chief:
             return
-        path = self._path(step)
+        if not self._path(step).exists():
+            self._write(self._path(step))
+        self._rotate(eval_losses)
+
+    def is_best(self, step: int, eval_losses: Mapping[int, float]) -> bool:
+        """Returns whether the step's eval loss is below that of every other checkpoint.
+
+        Args:
+            step: The step.
+            eval_losses: As in `save`.
+        """
+        others = (other for other in map(_step, self._folders()) if other != step)
+        return step in eval_losses and all(
+            eval_losses[step] < eval_losses[other] for other in others if other in eval_losses
+        )
+
+    def _write(self, path: Path) -> None:
         staged = path.with_name(path.name + _STAGED)
         shutil.rmtree(staged, ignore_errors=True)
         staged.mkdir(parents=True)
         self._checkpoint.write(str(staged / STATE))
-        (staged / STEP).write_text(json.dumps({"step": step, "eval_loss": eval_loss}) + "\n")
         (staged / SUMS).write_bytes(_sums(staged))
         _bring_to_disk(staged)
-        if path.exists():
-            path.rename(staged.with_name(f"{path.name}.replaced{_STAGED}"))
         staged.rename(path)
-        self._rotate()
 
-    def would_be_best(self, eval_loss: float | None) -> bool:
-        """Returns whether a checkpoint of this eval loss would be the best one; False for None."""
-        if not self._workers.is_chief or eval_loss is None or not math.isfinite(eval_loss):
-            return False
-        best = self._best()
-        return best is None or eval_loss < best[1]
-
-    def _best(self) -> tuple[int, float] | None:
-        """Returns step and eval loss of the one with the lowest eval loss, the first of several."""
-        measured = list(filter(None, map(_measurement, self._folders())))
-        return min(measured, key=lambda one: (one[1], one[0]), default=None)
-
-    def _rotate(self) -> None:
+    def _rotate(self, eval_losses: Mapping[int, float]) -> None:
         folders = self._folders()
         kept = set(folders[: self._keep])
-        if best := self._best():
-            step, eval_loss = best
-            kept.add(self._path(step))
-            described = {"step": step, "eval_loss": eval_loss}
+        measured = [step for step in map(_step, folders) if step in eval_losses]
+        if measured:
+            best = min(measured, key=lambda step: (eval_losses[step], step))
+            kept.add(self._path(best))
+            described = {"step": best, "eval_loss": eval_losses[best]}
             write_whole(self._folder / BEST, json.dumps(described) + "\n")
         for folder in [*self._folder.glob(f"step-*{_STAGED}"), *folders]:
             if folder not in kept:
@@ -157,17 +158,6 @@ def _step(folder: Path) -> int:
     return int(folder.name.removeprefix("step-"))
 
 
-def _measurement(folder: Path) -> tuple[int, float] | None:
-    """Returns a checkpoint's step and eval loss, or None where there is none to compare."""
-    try:
-        eval_loss = json.loads((folder / STEP).read_text())["eval_loss"]
-    except (OSError, ValueError, KeyError):
-        return None  # damaged since the run began: the next `restore` says so
-    if eval_loss is None or not math.isfinite(eval_loss):
-        return None
-    return _step(folder), eval_loss
-
-
 def _damage(folder: Path) -> str | None:
     """Returns why the checkpoint is not whole, or None if it is."""
     if not (folder / SUMS).exists():
@@ -185,8 +175,8 @@ def _sums(folder: Path) -> bytes:
 
     What others leave in the folder does not count: a file system's or an editor's own files.
     """
-    names = sorted(path.name for path in (*folder.glob(f"{STATE}.*"), *folder.glob(STEP)))
-    return b"".join(f"{_digest(folder / name)}  {name}\n".encode() for name in names)
+    paths = sorted((*folder.glob(f"{STATE}.*"), *folder.glob(_OF_OLDER_VERSIONS)))
+    return b"".join(f"{_digest(path)}  {path.name}\n".encode() for path in paths)
 
 
 def _digest(path: Path) -> str:

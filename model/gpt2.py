@@ -205,9 +205,10 @@ class GPT2(keras.Model):
         Of the type that hidden states have.
         """
         layer = self.token_embedding
+        embedding_VD = tf.convert_to_tensor(layer.embeddings)
         if self.is_int8:
-            return tf.cast(layer.embeddings, tf.float32) / layer.embeddings_scale[:, None]
-        return tf.cast(tf.convert_to_tensor(layer.embeddings), self.compute_dtype)
+            embedding_VD = tf.cast(embedding_VD, tf.float32) / layer.embeddings_scale[:, None]
+        return tf.cast(embedding_VD, self.compute_dtype)
 
     @property
     def is_int8(self) -> bool:

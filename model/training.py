@@ -155,7 +155,8 @@ class _Loop:
                 # Asked by all workers at the same time: a signal may have reached only some.
                 return any(self.workers.gather(interruption.is_asked))
 
-            if self._is_evaluation_due(start) and "eval_loss" not in self.log.last:
+            is_owed = self._is_evaluation_due(start) and "eval_loss" not in self.log.last
+            if any(self.workers.gather(is_owed)):
                 self._finish_step(dict(self.log.last), must_stop)
             begin = time.perf_counter()
             for step, (ids, weights) in zip(steps, batches, strict=True):
@@ -216,18 +217,17 @@ class _Loop:
             TrainingInterrupted: `must_stop` said so; the record and a checkpoint are written.
         """
         config, step = self.config, int(record["step"])
-        eval_loss = None
         if self._is_evaluation_due(step):
             eval_loss = self.train_step.mean_nll(self.eval_tokens, config.eval_batches, must_stop)
-        if eval_loss is not None:
-            record["eval_loss"] = eval_loss
+            if eval_loss is not None:
+                record["eval_loss"] = eval_loss
         stops = must_stop()
         self.log.add(record)
         self.progress.add(record)
         is_due = step % config.checkpoint_every_steps == 0 or step == config.steps
-        if is_due or stops or self.checkpoints.would_be_best(eval_loss):
+        if is_due or stops or self.checkpoints.is_best(step, self.log.eval_losses):
             self.log.flush()  # first: a checkpoint without its log can't be gone on from
-            self.checkpoints.save(step, eval_loss)
+            self.checkpoints.save(step, self.log.eval_losses)
         if stops:
             raise TrainingInterrupted(
                 f"training was stopped by a signal after step {step} of {config.steps}; it goes on "

@@ -34,6 +34,7 @@ class TrainingLog:
         self._enabled = enabled
         self._losses: collections.deque[float] = collections.deque(maxlen=_MEAN_OVER)
         self.last: dict[str, float] = {}
+        self.eval_losses: dict[int, float] = {}  # those that are finite, by step
         if not enabled:
             collections.deque(self._lines(start), maxlen=0)  # reads them all
             return
@@ -84,6 +85,8 @@ class TrainingLog:
         self._writer.add_event(
             Event(wall_time=time.time(), step=step, summary=Summary(value=values))
         )
+        if replaces:  # no checkpoint need follow, before which the others are flushed
+            self.flush()
 
     def flush(self) -> None:
         """Brings all that was added to disk."""
@@ -103,6 +106,8 @@ class TrainingLog:
         staged = self._path.with_suffix(".staged")
         with staged.open("w") as file:
             file.writelines(lines)
+            file.flush()
+            os.fsync(file.fileno())
         staged.replace(self._path)
         self._file = self._path.open("a", buffering=1)  # whole lines, as soon as they are known
 
@@ -117,6 +122,8 @@ class TrainingLog:
     def _remember(self, record: dict[str, float]) -> None:
         self.last = record
         self._losses.append(record["loss"])
+        if math.isfinite(record.get("eval_loss", math.nan)):
+            self.eval_losses[int(record["step"])] = record["eval_loss"]
 
     def _lines(self, start: int) -> Iterator[str]:
         """Yields and remembers the lines of the steps that are done, and reads no further."""

@@ -191,7 +191,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _message(error: Exception) -> str:
     """Returns what a person needs: the message without Beam's trail, never empty."""
-    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+    if isinstance(error, OSError) and error.strerror and error.filename and not error.filename2:
         return f"{error.filename}: {error.strerror}"
     message = str(error).split(" [while running '")[0].strip()
     return message or type(error).__name__

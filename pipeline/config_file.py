@@ -120,9 +120,9 @@ def _override(fields: dict[str, Any], override: str) -> None:
 
 
 def _describe(problem: Any) -> str:
-    key = ".".join(str(part) for part in problem["loc"])
-    if not key:  # of several keys, which the message names
-        return str(problem["ctx"]["error"])
+    if problem["type"] == "value_error" and not problem["loc"]:
+        return str(problem["ctx"]["error"])  # of several keys, which it names
+    key = ".".join(str(part) for part in problem["loc"]) or "the file"
     if problem["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
         return f"{key}: unknown key (value {problem['input']!r})"
     if problem["type"] in ("missing", "missing_argument", "missing_keyword_only_argument"):

@@ -60,17 +60,17 @@ class _Runner(LocalDagRunner):
         self.summary: Summary | None = None
 
     def run_with_ir(self, *args: Any, **kwargs: Any) -> None:
-        if self._config.data.path is not None and not fileio.isdir(self._config.data.path):
-            raise ValueError(
-                f"data.path must be a folder with texts, got {self._config.data.path!r}, which is "
-                "no folder"
-            )
         # Before anything starts TensorFlow: some strategies change how it starts.
         make_strategy(self._config.training.strategy)
         Path(self._config.output).mkdir(parents=True, exist_ok=True)
         with alone_in(self._config.output):
             # Whoever reads it after a run that failed must not take the last run's for this one's.
             _summary_path(self._config).unlink(missing_ok=True)
+            path = self._config.data.path
+            if path is not None and not fileio.isdir(path):
+                raise ValueError(
+                    f"data.path must be a folder with texts, got {path!r}, which is no folder"
+                )
             if self._config.data.corpus in CORPORA:
                 prepare(self._config.data.corpus, Path(self._config.data_folder))
             super().run_with_ir(*args, **kwargs)

@@ -8,6 +8,7 @@ trains once for each dict, the arguments of `train_small`, and prints a line of 
 import contextlib
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -69,13 +70,21 @@ def train_small(
     all_rows_alike: bool = False,
     num_layers: int = 1,
     pause: float = 0.0,
+    worker_terminated_in_evaluation: int | None = None,
     **settings: Any,
 ) -> TrainingResult:
     """Trains a small model for a few steps; `settings` are those of `TrainingConfig`.
 
-    `pause` is the seconds that it waits before each update.
+    `pause` is the seconds that it waits before each update. The worker of that number, if one is
+    given, has SIGTERM in every batch of an evaluation.
     """
-    with before_each_update(lambda _: time.sleep(pause)):
+
+    def evaluate(_: int) -> None:
+        task = json.loads(os.environ.get("TF_CONFIG", "{}")).get("task", {})
+        if task.get("index", -1) == worker_terminated_in_evaluation:
+            signal.raise_signal(signal.SIGTERM)
+
+    with before_each_update(lambda _: time.sleep(pause)), before_each_evaluated_batch(evaluate):
         return train(
             GPT2Config(**(SMALL | {"num_layers": num_layers, "dropout": dropout})),
             TrainingConfig(**(TRAINING | settings), strategy=StrategyConfig(**(strategy or {}))),
@@ -166,6 +175,22 @@ def before_each_update(action: Callable[[int], None]) -> Iterator[None]:
         yield
     finally:
         TrainStep.update = update  # type: ignore[method-assign]
+
+
+@contextlib.contextmanager
+def before_each_evaluated_batch(action: Callable[[int], None]) -> Iterator[None]:
+    """Has every training call `action` with the steps done before each batch that it evaluates."""
+    evaluate = TrainStep._nll
+
+    def act_and_evaluate(self: TrainStep, *shares: Any) -> Any:
+        action(self.steps_done)
+        return evaluate.__get__(self, TrainStep)(*shares)
+
+    TrainStep._nll = act_and_evaluate  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        TrainStep._nll = evaluate  # type: ignore[method-assign]
 
 
 def _main() -> None:

@@ -1,7 +1,6 @@
 """model/checkpoints.py."""
 
 import json
-import math
 import re
 import shutil
 import subprocess
@@ -44,7 +43,7 @@ def save_steps(folder: Path, *steps: int, keep: int = 2) -> None:
     checkpoints = checkpoints_of(folder, variable, keep)
     for step in steps:
         variable.assign(step)
-        checkpoints.save(step)
+        checkpoints.save(step, {})
 
 
 def names(folder: Path) -> list[str]:
@@ -82,13 +81,13 @@ def test_checkpoints_of_an_earlier_process_count_towards_those_that_are_kept(tmp
         ([None, 2.0, None, None, None], [2, 4, 5], (2, 2.0)),
         ([2.0, 2.0, 2.0, 2.0, 2.0], [1, 4, 5], (1, 2.0)),
         ([None, None, None, None, None], [4, 5], None),
-        ([math.nan, 3.0, math.nan, -math.inf, 4.0], [2, 4, 5], (2, 3.0)),
     ],
 )
 def test_the_one_with_the_lowest_eval_loss_is_kept_too(tmp_path, eval_losses, kept, best):
+    measured: dict[int, float] = {}
     for step, eval_loss in enumerate(eval_losses, start=1):
-        # A new object each time: a restart must not forget which one is best.
-        checkpoints_of(tmp_path, tf.Variable(0.0)).save(step, eval_loss)
+        measured |= {} if eval_loss is None else {step: eval_loss}
+        checkpoints_of(tmp_path, tf.Variable(0.0)).save(step, measured)
     expected = [f"step-{step:06d}" for step in kept]
     if best:
         step, eval_loss = best
@@ -98,16 +97,27 @@ def test_the_one_with_the_lowest_eval_loss_is_kept_too(tmp_path, eval_losses, ke
     assert names(tmp_path) == expected
 
 
-def test_one_would_be_best_that_has_a_lower_eval_loss_than_all_that_are_kept(tmp_path):
-    checkpoints = checkpoints_of(tmp_path, tf.Variable(0.0))
-    assert checkpoints.would_be_best(3.0)
-    checkpoints.save(1, 3.0)
-    checkpoints.save(2, None)
-    for eval_loss, expected in ((2.9, True), (3.0, False), (3.1, False), (None, False)):
-        # A new object each time: a restart must not forget which one is best.
-        assert checkpoints_of(tmp_path, tf.Variable(0.0)).would_be_best(eval_loss) is expected
-    assert not checkpoints.would_be_best(math.nan)
-    assert not checkpoints.would_be_best(-math.inf)
+def test_one_is_best_that_has_a_lower_eval_loss_than_all_others_that_are_kept(tmp_path):
+    checkpoints = checkpoints_of(tmp_path, tf.Variable(0.0), keep=1)
+    assert checkpoints.is_best(1, {1: 3.0})
+    for step in (1, 2, 3):
+        checkpoints.save(step, {1: 3.0, 3: 3.5})
+    assert names(tmp_path) == ["best.json", "step-000001", "step-000003"]
+    for eval_loss, expected in ((2.9, True), (3.0, False), (3.1, False)):
+        assert checkpoints.is_best(4, {1: 3.0, 2: 0.5, 3: 3.5, 4: eval_loss}) is expected
+    assert not checkpoints.is_best(4, {1: 3.0})
+    assert checkpoints.is_best(3, {1: 3.0, 3: 2.9})
+
+
+def test_a_step_that_is_measured_later_has_its_checkpoint_left_as_it_is(tmp_path):
+    checkpoints = checkpoints_of(tmp_path, tf.Variable(0.0), keep=1)
+    checkpoints.save(1, {})
+    files = {path: path.stat().st_mtime_ns for path in tmp_path.glob("step-000001/*")}
+    checkpoints.save(1, {1: 3.0})
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("step-000001/*")} == files
+    assert json.loads((tmp_path / "best.json").read_text()) == {"step": 1, "eval_loss": 3.0}
+    checkpoints.save(2, {1: 3.0, 2: 3.5})
+    assert names(tmp_path) == ["best.json", "step-000001", "step-000002"]
 
 
 def test_without_a_checkpoint_nothing_is_restored(tmp_path):
@@ -162,17 +172,17 @@ def damage_everywhere(
 
 def test_a_file_that_was_cut_off_anywhere_has_the_checkpoint_before_used(tmp_path, capsys):
     count = damage_everywhere(tmp_path, capsys, lambda content, place: content[:place])
-    assert count > 500
+    assert count > 400
 
 
 def test_a_changed_byte_anywhere_has_the_checkpoint_before_used(tmp_path, capsys):
     def flip(content: bytes, place: int) -> bytes:
         return content[:place] + bytes([content[place] ^ (1 << place % 8)]) + content[place + 1 :]
 
-    assert damage_everywhere(tmp_path, capsys, flip) > 500
+    assert damage_everywhere(tmp_path, capsys, flip) > 400
 
 
-@pytest.mark.parametrize("name", ["state.index", "state.data-00000-of-00001", "step.json"])
+@pytest.mark.parametrize("name", ["state.index", "state.data-00000-of-00001"])
 def test_a_missing_file_has_the_checkpoint_before_used(tmp_path, capsys, name):
     save_steps(tmp_path, 1, 2)
     (tmp_path / "step-000002" / name).unlink()
@@ -215,32 +225,42 @@ def test_damaged_ones_do_not_count_among_those_that_are_kept(tmp_path):
 
 
 def test_a_damaged_best_one_is_refused_and_another_one_is_best(tmp_path, capsys):
-    for step, eval_loss in ((1, 3.0), (2, 1.0), (3, 2.0), (4, 2.5)):
-        checkpoints_of(tmp_path, tf.Variable(0.0), keep=2).save(step, eval_loss)
+    eval_losses = {1: 3.0, 2: 1.0, 3: 2.0, 4: 2.5}
+    for step in eval_losses:
+        checkpoints_of(tmp_path, tf.Variable(0.0), keep=2).save(step, eval_losses)
     (tmp_path / "step-000002" / "state.index").write_bytes(b"")
     assert restored(tmp_path) == (4, 0)
     assert "step-000002: SHA256SUMS does not agree with state.index" in capsys.readouterr().err
-    checkpoints_of(tmp_path, tf.Variable(0.0), keep=1).save(5, 2.25)
+    eval_losses[5] = 2.25
+    checkpoints_of(tmp_path, tf.Variable(0.0), keep=1).save(5, eval_losses)
     assert names(tmp_path) == ["best.json", "step-000003", "step-000005"]
     assert json.loads((tmp_path / "best.json").read_text()) == {"step": 3, "eval_loss": 2.0}
 
 
-def test_damage_while_the_run_goes_on_does_not_end_it(tmp_path):
-    checkpoints = checkpoints_of(tmp_path, tf.Variable(0.0), keep=2)
-    checkpoints.save(1, 3.0)
-    (tmp_path / "step-000001" / "step.json").write_bytes(b'{"step": 1, "ev')
-    checkpoints.save(2, 4.0)
-    assert json.loads((tmp_path / "best.json").read_text()) == {"step": 2, "eval_loss": 4.0}
+def test_one_of_an_older_version_has_a_file_more_in_its_sums(tmp_path, capsys):
+    save_steps(tmp_path, 1, 2)
+    folder = tmp_path / "step-000002"
+    (folder / "step.json").write_text('{"step": 2, "eval_loss": null}\n')
+    sums = subprocess.run(
+        ["sha256sum", "state.data-00000-of-00001", "state.index", "step.json"],
+        cwd=folder,
+        capture_output=True,
+        check=True,
+    )
+    (folder / "SHA256SUMS").write_bytes(sums.stdout)
+    assert restored(tmp_path) == (2, 2)
+    (folder / "step.json").write_text('{"step": 2, "ev')
+    restores_the_one_before(tmp_path, capsys, "step.json")
 
 
 def test_where_none_is_whole_it_is_an_error_that_names_them_all(tmp_path):
     save_steps(tmp_path, 1, 2)
-    (tmp_path / "step-000001" / "step.json").write_bytes(b"")
+    (tmp_path / "step-000001" / "state.index").write_bytes(b"")
     (tmp_path / "step-000002" / "SHA256SUMS").unlink()
     message = (
         f"no checkpoint in {tmp_path} is whole, delete them to start anew: "
         "step-000002: it has no SHA256SUMS; "
-        "step-000001: SHA256SUMS does not agree with step.json"
+        "step-000001: SHA256SUMS does not agree with state.index"
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         restored(tmp_path)
@@ -259,14 +279,14 @@ def test_a_checkpoint_that_lacks_a_variable_is_an_error(tmp_path):
 
 def test_a_checkpoint_with_a_variable_too_many_is_an_error(tmp_path):
     checkpoint = tf.train.Checkpoint(variable=tf.Variable(0.0), other=tf.Variable(0.0))
-    Checkpoints(tmp_path, checkpoint, 2, FakeWorkers(is_chief=True)).save(1)
+    Checkpoints(tmp_path, checkpoint, 2, FakeWorkers(is_chief=True)).save(1, {})
     with pytest.raises(ValueError, match=r"step-000001 must be .*: (.|\n)*other"):
         restored(tmp_path)
 
 
 def test_a_checkpoint_with_a_variable_of_another_shape_is_an_error(tmp_path):
     checkpoint = tf.train.Checkpoint(variable=tf.Variable([0.0, 0.0]))
-    Checkpoints(tmp_path, checkpoint, 2, FakeWorkers(is_chief=True)).save(1)
+    Checkpoints(tmp_path, checkpoint, 2, FakeWorkers(is_chief=True)).save(1, {})
     with pytest.raises(ValueError, match=r"step-000001 must be .*: (.|\n)*shape"):
         restored(tmp_path)
 
@@ -276,7 +296,7 @@ def test_a_checkpoint_with_a_variable_of_another_shape_is_an_error(tmp_path):
 
 def test_a_worker_that_is_not_the_chief_writes_and_deletes_nothing(tmp_path):
     worker = FakeWorkers(is_chief=False)
-    checkpoints_of(tmp_path / "run", tf.Variable(0.0), workers=worker).save(1)
+    checkpoints_of(tmp_path / "run", tf.Variable(0.0), workers=worker).save(1, {})
     assert not (tmp_path / "run").exists()
     save_steps(tmp_path / "run", 1, 2)
     (tmp_path / "run" / "step-000002" / "SHA256SUMS").unlink()

@@ -333,6 +333,14 @@ def test_a_file_that_is_not_yaml_is_told_with_the_place(write, text):
         load_config(path)
 
 
+def test_an_empty_key_is_told_beside_all_other_problems(write):
+    path = write(MINIMAL.replace("{steps: 10, warmup_steps: 2}", "{steps: 0}") + "'': 1\n")
+    assert problems_of(path) == [
+        "training: steps must be >= 1, got 0",
+        "the file: unknown key (value 1)",
+    ]
+
+
 def test_a_key_that_is_given_twice_is_told_with_both_places(write):
     path = write("data:\n  path: x\n  # again\n  path: y\n")
     with pytest.raises(ValueError, match=f"^{path} is not YAML: key 'path' is given\\n") as e:

@@ -15,7 +15,7 @@ from model.export import export_gpt2, read_description
 from model.exported import load_exported
 from model.gpt2 import GPT2
 from model.huggingface import write_huggingface
-from model.int8 import int8_copy
+from model.int8 import int8_copy, round_to_int8
 from model.one_row import matrix_times_column, row_times_matrix
 from pipeline.score import score_files
 from tests.numpy_gpt2 import NumpyGPT2, plain_greedy, windows_nll
@@ -70,6 +70,14 @@ def test_the_logits_are_those_of_the_rounded_weights_and_not_of_the_others():
     found = int8_copy(model).logits(np.array([ids]))[0].numpy()
     np.testing.assert_allclose(found, rounded.logits(ids), rtol=1e-4, atol=1e-4)
     assert np.abs(found - NumpyGPT2(model).logits(ids)).max() > 0.01
+
+
+def test_a_model_that_computes_in_bfloat16_can_be_rounded_too():
+    model = random_gpt2(scale=0.5, dtype="mixed_bfloat16")
+    expected = NumpyGPT2(rounded_by_numpy(model)).logits([3, 1, 4])
+    round_to_int8(model)
+    found = model.logits(np.array([[3, 1, 4]]))[0].numpy()
+    np.testing.assert_allclose(found, expected, atol=0.03 * np.abs(expected).max())
 
 
 def test_matrices_are_in_8_bits_and_the_rest_and_the_original_are_not(model):

@@ -16,3 +16,15 @@ def test_a_run_is_refused_while_another_is_going_on_in_its_output(tmp_path):
     assert summary.read_text() == "of the run before"
     with alone_in(tmp_path):
         pass
+
+
+def test_a_missing_data_folder_is_told_and_leaves_no_summary_of_the_run_before(tmp_path):
+    summary = tmp_path / "summary.json"
+    summary.write_text("of the run before")
+    data = f"data={{path: {tmp_path}/missing}}"
+    message = (
+        f"^data.path must be a folder with texts, got '{tmp_path}/missing', which is no folder$"
+    )
+    with pytest.raises(ValueError, match=message):
+        run(load_config("tiny", [f"output={tmp_path}", data]))
+    assert not summary.exists()

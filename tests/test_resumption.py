@@ -111,6 +111,12 @@ def test_on_two_workers_of_which_one_has_the_signal_to_the_bit(tmp_path):
     with workers([run | PAUSE], count=2) as processes:
         # Not the chief: it must hear of it.
         assert_stopped_at(folder, send(signal.SIGTERM, processes[1:], processes, folder, after=7))
+    with workers([run | {"worker_terminated_in_evaluation": 1}], count=2) as processes:
+        for process in processes:
+            _, errors = process.communicate(timeout=TIMEOUT)
+            assert "TrainingInterrupted: training was stopped by a signal after" in errors
+    assert last_step(folder) % 4 == 0
+    assert "eval_loss" not in metrics(folder)[-1]
     with workers([run, run | {"folder": str(tmp_path / "whole")}], count=2) as processes:
         outcomes = [results(process) for process in processes]
 

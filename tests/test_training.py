@@ -16,10 +16,18 @@ import pytest
 import tensorflow as tf
 
 from model import GPT2, training
+from model.checkpoints import Checkpoints
 from model.interruption import TrainingInterrupted
 from model.train_step import StepResult, TrainStep
 from model.training import TrainingResult
-from tests.small_training import before_each_update, metrics, small_split, train_small
+from model.training_log import TrainingLog
+from tests.small_training import (
+    before_each_evaluated_batch,
+    before_each_update,
+    metrics,
+    small_split,
+    train_small,
+)
 
 DROPOUT = 0.2
 
@@ -113,6 +121,10 @@ def assert_same_run(
     found: tuple[Path, TrainingResult], expected: tuple[Path, TrainingResult]
 ) -> None:
     assert metrics(found[0]) == metrics(expected[0])
+    best, other = (
+        json.loads((run / "checkpoints/best.json").read_text()) for run, _ in (found, expected)
+    )
+    assert best == other
     numbers, weights = [], []
     for _, result in (found, expected):
         numbers.append((result.train_loss, result.eval_loss, result.tokens_seen))
@@ -143,27 +155,51 @@ def test_a_run_that_sigterm_stops_at_every_step_is_the_same_to_the_bit(six_steps
 
 
 def test_an_evaluation_that_sigterm_breaks_off_is_the_first_to_be_done_when_the_run_goes_on(
-    six_steps, tmp_path, monkeypatch
+    six_steps, tmp_path, capsys
 ):
-    evaluate, calls = TrainStep._nll, 0
+    calls = 0
 
-    def terminate_and_evaluate(self: TrainStep, *shares: Any) -> Any:
+    def terminate(steps_done: int) -> None:
         nonlocal calls
         calls += 1
-        assert self.steps_done == (4 if calls <= 4 else 6)
+        assert steps_done == (4 if calls <= 4 else 6)
         if calls in (1, 2, 4):  # the first batch of two, once more, and the second
             signal.raise_signal(signal.SIGTERM)
-        return evaluate.__get__(self, TrainStep)(*shares)
 
-    monkeypatch.setattr(TrainStep, "_nll", terminate_and_evaluate)
-    for has_eval_loss in (False, False, True):
-        with pytest.raises(TrainingInterrupted, match="after step 4 of 6"):
-            train_small(tmp_path, **SIX)
-        described = json.loads((tmp_path / "checkpoints/step-000004/step.json").read_text())
-        assert described["eval_loss"] == metrics(tmp_path)[-1].get("eval_loss")
-        assert (described["eval_loss"] is not None) == has_eval_loss
-    assert_same_run((tmp_path, train_small(tmp_path, **SIX)), six_steps)
+    with before_each_evaluated_batch(terminate):
+        for has_eval_loss in (False, False, True):
+            with pytest.raises(TrainingInterrupted, match="after step 4 of 6"):
+                train_small(tmp_path, **SIX)
+            assert (tmp_path / "checkpoints" / "step-000004").is_dir()
+            assert ("eval_loss" in metrics(tmp_path)[-1]) == has_eval_loss
+            assert " 4/6 [" in capsys.readouterr().err.splitlines()[-1]
+        assert_same_run((tmp_path, train_small(tmp_path, **SIX)), six_steps)
     assert calls == 6
+
+
+@pytest.mark.parametrize(
+    ("kind", "method"),
+    [(TrainingLog, "add"), (Checkpoints, "save"), (Checkpoints, "_rotate")],
+)
+def test_a_run_that_breaks_off_after_such_an_evaluation_is_the_same_to_the_bit(
+    six_steps, tmp_path, monkeypatch, kind, method
+):
+    class BrokenError(Exception):
+        pass
+
+    def break_off(*_: Any) -> None:
+        raise BrokenError
+
+    with (
+        before_each_evaluated_batch(lambda _: signal.raise_signal(signal.SIGTERM)),
+        pytest.raises(TrainingInterrupted, match="after step 4 of 6"),
+    ):
+        train_small(tmp_path, **SIX)
+    with monkeypatch.context() as broken:
+        broken.setattr(kind, method, break_off)
+        with pytest.raises(BrokenError):
+            train_small(tmp_path, **SIX)
+    assert_same_run((tmp_path, train_small(tmp_path, **SIX)), six_steps)
 
 
 @pytest.mark.slow
