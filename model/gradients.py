@@ -127,9 +127,11 @@ class Gradients:
         restore, and XLA can't update it on two replicas. In this scope it reads our numbers.
         """
         first = self._config.seed * len(self._dropout_states)
+        # The product loses the number's highest bits, which come 2**24 draws later.
+        highest = tf.bitwise.bitwise_and(draw, tf.constant(0xFF000000, tf.uint32))
         return keras.StatelessScope(
             [
-                (state, tf.stack([tf.constant(first + index, tf.uint32), draw * _DRAWS]))
+                (state, tf.stack([tf.constant(first + index, tf.uint32) ^ highest, draw * _DRAWS]))
                 for index, state in enumerate(self._dropout_states)
             ]
         )

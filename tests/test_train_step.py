@@ -147,13 +147,14 @@ def test_the_copied_model_is_an_ordinary_one_with_the_same_weights():
 DROPOUT = GPT2Config(**(SMALL | {"num_layers": 1, "dropout": 0.5}))
 
 
-def losses(seed: int, *, xla: bool) -> list[float]:
+def losses(seed: int, *, xla: bool, steps_before: int = 0) -> list[float]:
     """The losses of four updates with one batch, while all weights stand still, the same each time.
 
     So it is the masks alone that make them differ.
     """
     step = step_of(DROPOUT, xla=xla, seed=seed, learning_rate=1e-30, weight_decay=0.0)
     randomize(step.model, seed=0)
+    step.state["steps"].assign(steps_before)
     ids, weights = batch_of(DROPOUT, rows=2)
     return [step.update(ids, weights).loss for _ in range(4)]
 
@@ -161,6 +162,12 @@ def losses(seed: int, *, xla: bool) -> list[float]:
 @pytest.mark.parametrize("xla", [False, True])
 def test_each_seed_and_each_update_has_masks_of_its_own(xla):
     assert len({*losses(1, xla=xla), *losses(2, xla=xla)}) == 8
+
+
+def test_masks_do_not_come_again_after_many_steps():
+    late = losses(1, xla=False, steps_before=2**24 - 2)  # the third is that of number 2**24
+    assert not {*late, *losses(1, xla=False, steps_before=2**31 - 2)} & {*losses(1, xla=False)}
+    assert len({*late}) == 4
 
 
 def test_the_same_seed_has_the_same_masks():
