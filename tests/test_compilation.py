@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from model.compilation import compilation_of, compiled, has_bfloat16_unit
+from model.compilation import compilation_of, compiled, has_fast_bfloat16
 from model.loss import summed_cross_entropy
 from model.training_config import TrainingConfig
 from tests.xla_marks import marked_for_xla
 
 
 @pytest.mark.parametrize(
-    ("precision", "xla", "has_gpu", "has_unit", "expected"),
+    ("precision", "xla", "has_gpu", "is_fast", "expected"),
     [
         ("mixed_bfloat16", True, False, True, "around_products"),
         ("mixed_bfloat16", True, False, False, "whole"),
@@ -22,27 +22,36 @@ from tests.xla_marks import marked_for_xla
         ("float32", False, False, True, "none"),
     ],
 )
-def test_products_are_left_to_a_matrix_unit_for_bfloat16(
-    precision, xla, has_gpu, has_unit, expected, monkeypatch
+def test_products_of_bfloat16_are_left_to_onednn_where_the_cpu_is_fast_at_them(
+    precision, xla, has_gpu, is_fast, expected, monkeypatch
 ):
     devices = {"GPU": ["a GPU"] if has_gpu else []}
     monkeypatch.setattr(tf.config, "list_physical_devices", devices.__getitem__)
-    monkeypatch.setattr("model.compilation.has_bfloat16_unit", lambda: has_unit)
+    monkeypatch.setattr("model.compilation.has_fast_bfloat16", lambda: is_fast)
     config = TrainingConfig(steps=1, warmup_steps=0, precision=precision, xla=xla)
     assert compilation_of(config) == expected
 
 
-def test_a_cpu_has_a_matrix_unit_where_linux_says_so(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("vendor", "flags", "expected"),
+    [
+        ("GenuineIntel", "fpu avx512f avx512_bf16 amx_bf16 amx_tile", True),
+        ("GenuineIntel", "fpu avx512f avx512_bf16", False),
+        ("AuthenticAMD", "fpu avx512f avx512_bf16", True),
+        ("AuthenticAMD", "fpu avx512f", False),
+    ],
+)
+def test_which_cpus_are_fast_at_bfloat16(tmp_path, monkeypatch, vendor, flags, expected):
     monkeypatch.delenv("TF_ENABLE_ONEDNN_OPTS", raising=False)
-    new, old = tmp_path / "new", tmp_path / "old"
-    new.write_text("model name\t: A\nflags\t\t: fpu avx512f amx_bf16 amx_tile\n")
-    old.write_text("model name\t: B\nflags\t\t: fpu avx512f avx512_bf16\n")
-    assert has_bfloat16_unit(new)
-    assert not has_bfloat16_unit(old)
-    assert not has_bfloat16_unit(tmp_path / "not_linux")
-
+    path = tmp_path / "cpuinfo"
+    path.write_text(f"vendor_id\t: {vendor}\nmodel name\t: A\nflags\t\t: {flags}\n")
+    assert has_fast_bfloat16(path) == expected
     monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
-    assert not has_bfloat16_unit(new)
+    assert not has_fast_bfloat16(path)
+
+
+def test_where_nothing_tells_of_the_cpu_it_counts_as_slow_at_bfloat16(tmp_path):
+    assert not has_fast_bfloat16(tmp_path / "not_linux")
 
 
 def network(x_BTD: tf.Tensor, weights_DD: tf.Tensor) -> tf.Tensor:
