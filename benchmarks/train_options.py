@@ -84,10 +84,13 @@ def bfloat16_time() -> Result:
 
 
 def kept_memory() -> list[Result]:
-    """Compares a step at 4 x 256 with one that hands the memory it frees back to the system."""
+    """Compares a step at 4 x 256 with one that hands the memory it frees back to the system.
+
+    Where TensorFlow turns oneDNN on, neither of them does: the two are alike then.
+    """
     kept, returned = take_turns([ours(4, 256), ours(4, 256, "--return-memory")])
     return [
-        _time("kept_memory_time_vs_returned", 1.0, kept, returned),
+        _time("kept_memory_time_vs_returned", 0.95, kept, returned),
         peak_memory("kept_memory_memory_vs_returned", 0.9, kept, returned),
     ]
 
