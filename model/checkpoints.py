@@ -27,7 +27,7 @@ from model.staged_file import write_whole
 from model.strategy import Workers
 
 STATE, SUMS, BEST = "state", "SHA256SUMS", "best.json"
-_OF_OLDER_VERSIONS = "step.json"  # beside the state, and in the sums
+_STEP_FILE = "step.json"  # older versions wrote it, and it is in their sums
 _STAGED = ".staged"
 _NO_CHECKPOINT, _NONE_WHOLE = 0, -1
 
@@ -101,7 +101,7 @@ class Checkpoints:
         self._rotate(eval_losses)
 
     def is_best(self, step: int, eval_losses: Mapping[int, float]) -> bool:
-        """Returns whether the step's eval loss is below that of every other checkpoint.
+        """Returns whether the step's eval loss is below that of each other checkpoint that has one.
 
         Args:
             step: The step.
@@ -130,6 +130,8 @@ class Checkpoints:
             kept.add(self._path(best))
             described = {"step": best, "eval_loss": eval_losses[best]}
             write_whole(self._folder / BEST, json.dumps(described) + "\n")
+        else:
+            (self._folder / BEST).unlink(missing_ok=True)  # of one that was damaged
         for folder in [*self._folder.glob(f"step-*{_STAGED}"), *folders]:
             if folder not in kept:
                 shutil.rmtree(folder)
@@ -175,7 +177,7 @@ def _sums(folder: Path) -> bytes:
 
     What others leave in the folder does not count: a file system's or an editor's own files.
     """
-    paths = sorted((*folder.glob(f"{STATE}.*"), *folder.glob(_OF_OLDER_VERSIONS)))
+    paths = sorted((*folder.glob(f"{STATE}.*"), *folder.glob(_STEP_FILE)))
     return b"".join(f"{_digest(path)}  {path.name}\n".encode() for path in paths)
 
 

@@ -155,6 +155,8 @@ class _Loop:
                 # Asked by all workers at the same time: a signal may have reached only some.
                 return any(self.workers.gather(interruption.is_asked))
 
+            if start:  # whoever wrote it may have ended before it knew the best one
+                self.checkpoints.save(start, self.log.eval_losses)
             is_owed = self._is_evaluation_due(start) and "eval_loss" not in self.log.last
             if any(self.workers.gather(is_owed)):
                 self._finish_step(dict(self.log.last), must_stop)

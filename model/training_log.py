@@ -70,23 +70,23 @@ class TrainingLog:
             name: number if math.isfinite(number) else None for name, number in record.items()
         }
         line = json.dumps(written) + "\n"
-        if replaces:
-            *before, _ = self._path.read_text().splitlines(keepends=True)
-            self._file.close()
-            self._write_anew([*before, line])
-            self._forget_from(step)
-        else:
-            self._file.write(line)
         values = [
             Summary.Value(tag=name, simple_value=number)
             for name, number in record.items()
             if name != "step"
         ]
-        self._writer.add_event(
-            Event(wall_time=time.time(), step=step, summary=Summary(value=values))
-        )
-        if replaces:  # no checkpoint need follow, before which the others are flushed
-            self.flush()
+        event = Event(wall_time=time.time(), step=step, summary=Summary(value=values))
+        if not replaces:
+            self._file.write(line)
+            self._writer.add_event(event)
+            return
+        self._forget_from(step)
+        self._writer.add_event(event)
+        self._writer.flush()
+        # Last: while the line is the old one, it is known that there is more to be added.
+        *before, _ = self._path.read_text().splitlines(keepends=True)
+        self._file.close()
+        self._write_anew([*before, line])
 
     def flush(self) -> None:
         """Brings all that was added to disk."""

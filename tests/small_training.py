@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
+from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
 
 from model.config import GPT2Config
 from model.packing import PackedTokens
@@ -102,6 +104,19 @@ def metrics(folder: str | Path) -> list[dict[str, float]]:
         for name in SPEED:
             del record[name]
     return records
+
+
+def shown_by_tensorboard(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """The steps and numbers of each curve, as TensorBoard's own reader has them."""
+    accumulator = EventAccumulator(str(folder / "tensorboard"))
+    accumulator.Reload()
+    return {
+        tag: [
+            (event.step, float(tf.make_ndarray(event.tensor_proto)))
+            for event in accumulator.Tensors(tag)
+        ]
+        for tag in accumulator.Tags()["tensors"]
+    }
 
 
 def start(runs: list[dict[str, Any]], **environment: str) -> subprocess.Popen[str]:

@@ -237,6 +237,15 @@ def test_a_damaged_best_one_is_refused_and_another_one_is_best(tmp_path, capsys)
     assert json.loads((tmp_path / "best.json").read_text()) == {"step": 3, "eval_loss": 2.0}
 
 
+def test_where_the_best_one_is_damaged_and_no_other_is_measured_none_is_best(tmp_path):
+    for step in (1, 2):
+        checkpoints_of(tmp_path, tf.Variable(0.0)).save(step, {1: 3.0})
+    (tmp_path / "step-000001" / "state.index").write_bytes(b"")
+    assert restored(tmp_path) == (2, 0)
+    save_steps(tmp_path, 3)
+    assert names(tmp_path) == ["step-000002", "step-000003"]
+
+
 def test_one_of_an_older_version_has_a_file_more_in_its_sums(tmp_path, capsys):
     save_steps(tmp_path, 1, 2)
     folder = tmp_path / "step-000002"

@@ -6,11 +6,10 @@ import re
 from pathlib import Path
 
 import pytest
-import tensorflow as tf
-from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
 from tensorboard.summary.writer import event_file_writer
 
 from model.training_log import TrainingLog
+from tests.small_training import shown_by_tensorboard
 
 
 def write_lines(folder: Path, *lines: str) -> None:
@@ -23,19 +22,6 @@ def lines_of(folder: Path) -> list[str]:
 
 def record(step: int) -> dict[str, float]:
     return {"step": step, "tokens": 10 * step, "loss": 5.0 - step}
-
-
-def shown_by_tensorboard(folder: Path) -> dict[str, list[tuple[int, float]]]:
-    """The steps and numbers of each curve, as TensorBoard's own reader has them."""
-    accumulator = EventAccumulator(str(folder / "tensorboard"))
-    accumulator.Reload()
-    return {
-        tag: [
-            (event.step, float(tf.make_ndarray(event.tensor_proto)))
-            for event in accumulator.Tensors(tag)
-        ]
-        for tag in accumulator.Tags()["tensors"]
-    }
 
 
 LINES = [json.dumps(record(step)) + "\n" for step in range(1, 6)]
