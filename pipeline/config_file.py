@@ -120,15 +120,14 @@ def _override(fields: dict[str, Any], override: str) -> None:
 
 
 def _describe(problem: Any) -> str:
-    if problem["type"] == "value_error" and not problem["loc"]:
-        return str(problem["ctx"]["error"])  # of several keys, which it names
     key = ".".join(str(part) for part in problem["loc"]) or "the file"
     if problem["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
         return f"{key}: unknown key (value {problem['input']!r})"
     if problem["type"] in ("missing", "missing_argument", "missing_keyword_only_argument"):
         return f"{key}: required, but not given"
     if problem["type"] == "value_error":
-        return f"{key}: {problem['ctx']['error']}"
+        error = problem["ctx"]["error"]
+        return f"{key}: {error}" if problem["loc"] else str(error)  # of several keys, it names them
     return f"{key}: {problem['msg']}, got {problem['input']!r}"
 
 

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -81,12 +82,13 @@ def train_small(
     given, has SIGTERM in every batch of an evaluation.
     """
 
-    def evaluate(_: int) -> None:
-        task = json.loads(os.environ.get("TF_CONFIG", "{}")).get("task", {})
-        if task.get("index", -1) == worker_terminated_in_evaluation:
-            signal.raise_signal(signal.SIGTERM)
+    def terminate(_: int) -> None:
+        if worker_terminated_in_evaluation is not None:
+            worker = json.loads(os.environ["TF_CONFIG"])["task"]["index"]
+            if worker == worker_terminated_in_evaluation:
+                signal.raise_signal(signal.SIGTERM)
 
-    with before_each_update(lambda _: time.sleep(pause)), before_each_evaluated_batch(evaluate):
+    with before_each_update(lambda _: time.sleep(pause)), before_each_evaluated_batch(terminate):
         return train(
             GPT2Config(**(SMALL | {"num_layers": num_layers, "dropout": dropout})),
             TrainingConfig(**(TRAINING | settings), strategy=StrategyConfig(**(strategy or {}))),
@@ -176,36 +178,29 @@ def workers(runs: list[dict[str, Any]], count: int) -> Iterator[list[subprocess.
             process.wait()
 
 
-@contextlib.contextmanager
-def before_each_update(action: Callable[[int], None]) -> Iterator[None]:
+def before_each_update(action: Callable[[int], None]) -> AbstractContextManager[None]:
     """Has every training call `action` with the number of the update that it is about to make."""
-    update = TrainStep.update
+    return _before_each("update", lambda step: action(step.steps_done + 1))
 
-    def act_and_update(self: TrainStep, ids: np.ndarray, weights: np.ndarray) -> Any:
-        action(self.steps_done + 1)
-        return update(self, ids, weights)
 
-    TrainStep.update = act_and_update  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        TrainStep.update = update  # type: ignore[method-assign]
+def before_each_evaluated_batch(action: Callable[[int], None]) -> AbstractContextManager[None]:
+    """Has every training call `action` with the steps done before each batch that it evaluates."""
+    return _before_each("_nll", lambda step: action(step.steps_done))
 
 
 @contextlib.contextmanager
-def before_each_evaluated_batch(action: Callable[[int], None]) -> Iterator[None]:
-    """Has every training call `action` with the steps done before each batch that it evaluates."""
-    evaluate = TrainStep._nll
+def _before_each(method: str, action: Callable[[TrainStep], None]) -> Iterator[None]:
+    original = getattr(TrainStep, method)
 
-    def act_and_evaluate(self: TrainStep, *shares: Any) -> Any:
-        action(self.steps_done)
-        return evaluate.__get__(self, TrainStep)(*shares)
+    def act_and_call(self: TrainStep, *arguments: Any) -> Any:
+        action(self)
+        return original.__get__(self, TrainStep)(*arguments)
 
-    TrainStep._nll = act_and_evaluate  # type: ignore[method-assign]
+    setattr(TrainStep, method, act_and_call)
     try:
         yield
     finally:
-        TrainStep._nll = evaluate  # type: ignore[method-assign]
+        setattr(TrainStep, method, original)
 
 
 def _main() -> None:

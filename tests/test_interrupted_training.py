@@ -22,6 +22,11 @@ from tests.small_training import (
     train_small,
 )
 
+
+class BrokenError(Exception):
+    """Stands for what ends a process without a warning."""
+
+
 SIX: dict[str, Any] = {"dropout": 0.1, "xla": False, "steps": 6, "checkpoint_every_steps": 2}
 
 
@@ -100,9 +105,6 @@ def test_an_evaluation_that_sigterm_breaks_off_is_the_first_to_be_done_when_the_
 def test_a_run_that_breaks_off_after_such_an_evaluation_is_the_same_to_the_bit(
     six_steps, tmp_path, monkeypatch, kind, method, step
 ):
-    class BrokenError(Exception):
-        pass
-
     def terminate(steps_done: int) -> None:
         if steps_done == step:
             signal.raise_signal(signal.SIGTERM)
@@ -145,9 +147,6 @@ def test_compiled_around_its_products_a_stopped_run_is_the_same_to_the_bit(tmp_p
 
 
 def test_a_run_that_breaks_off_at_every_step_is_the_same_to_the_bit(six_steps, tmp_path):
-    class BrokenError(Exception):
-        pass
-
     for step in range(1, 7):
 
         def break_off(number: int, step: int = step) -> None:

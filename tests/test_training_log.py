@@ -83,6 +83,20 @@ def test_tensorboard_shows_steps_that_were_done_again_once(tmp_path, monkeypatch
     ]
 
 
+def test_eval_losses_are_those_that_were_measured_and_are_finite(tmp_path):
+    losses = [math.nan, 3.0, math.inf, -math.inf, 4.0]
+    log = TrainingLog(tmp_path, start=0, enabled=True)
+    for step, eval_loss in enumerate(losses, start=1):
+        log.add(record(step) | {"eval_loss": eval_loss})
+    log.add(record(6))
+    log.close()
+    for enabled in (False, True):
+        # A new object each time: a restart must not forget them.
+        again = TrainingLog(tmp_path, start=6, enabled=enabled)
+        assert log.eval_losses == again.eval_losses == {2: 3.0, 5: 4.0}
+        again.close()
+
+
 def test_a_record_of_the_last_step_again_takes_the_place_of_that(tmp_path, monkeypatch):
     monkeypatch.setattr(event_file_writer, "_global_uid", event_file_writer.AtomicCounter(0))
     write_lines(tmp_path, *LINES[:2], '{"step": 3, "tokens": 30, "loss": null}\n')
