@@ -67,6 +67,15 @@ def test_memory_that_grows_after_the_third_tenth_is_a_failure():
     assert "1 2 100 101 102 103 104 105 106 112 MiB" in table(record)
 
 
+@pytest.mark.parametrize("readings", [1, 2, 3, 9, 10, 11, 25])
+def test_a_run_of_any_length_tells_its_memory(readings):
+    parts = Record(memory=list(range(readings))).memory_parts()
+    assert len(parts) == 10
+    assert parts == sorted(parts)
+    assert parts[0] == (0.5 if readings > 20 else 0)
+    assert parts[-1] >= readings - 2
+
+
 def test_a_trouble_of_any_kind_is_a_failure():
     record = Record(memory=[1])
     record.troubles["oversized"].append("rows: expected INVALID_ARGUMENT, got OK: ")
