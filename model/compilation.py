@@ -32,9 +32,9 @@ def compilation_of(config: TrainingConfig) -> Compilation:
 def has_fast_bfloat16(cpu_info: Path = Path("/proc/cpuinfo")) -> bool:
     """Returns whether this CPU multiplies bfloat16 faster than float32; False off Linux.
 
-    By AMX it does, five times as fast, and AMD's by AVX-512's instructions for it, 1.8 times as
-    fast (Zen 5). Intel's take as long by the latter as in float32: held to them, oneDNN was slower
-    than XLA. TF_ENABLE_ONEDNN_OPTS can turn oneDNN off.
+    By AMX it does, five times as fast, and AMD's by AVX-512's instructions for it, 1.9 times as
+    fast (Zen 4; Zen 5 1.8). Intel's take as long by the latter as in float32: held to them, oneDNN
+    was slower than XLA. TF_ENABLE_ONEDNN_OPTS can turn oneDNN off.
 
     Args:
         cpu_info: What Linux says of the CPU.
