@@ -7,7 +7,6 @@ does all of `RUNS` under the strategy and prints what `run` returns of each as o
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +18,7 @@ from model.training_config import StrategyConfig, TrainingConfig
 from model.update_guards import SpikeGuard
 from tests.small_models import randomize
 from tests.small_steps import TINY, ragged_batch
+from tests.small_workers import free_port
 
 ROOT = Path(__file__).parents[1]
 TIMEOUT = 300  # seconds; a tenth of it is enough on an idle machine
@@ -101,10 +101,8 @@ def start(strategy: dict[str, Any], **environment: str) -> subprocess.Popen[str]
 
 def start_workers(count: int) -> list[subprocess.Popen[str]]:
     """Starts `RUNS` in so many processes that do them together."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    addresses = [f"127.0.0.1:{each.getsockname()[1]}" for each in sockets]
-    for each in sockets:
-        each.close()
+    port = free_port(count)
+    addresses = [f"127.0.0.1:{port + index}" for index in range(count)]
     configs = [
         {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
         for index in range(count)

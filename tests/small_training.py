@@ -9,7 +9,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -28,6 +27,7 @@ from model.train_step import TrainStep
 from model.training import TrainingResult, train
 from model.training_config import StrategyConfig, TrainingConfig
 from tests.small_models import SMALL
+from tests.small_workers import free_port
 
 ROOT = Path(__file__).parents[1]
 END = 0
@@ -157,11 +157,8 @@ def workers(runs: list[dict[str, Any]], count: int) -> Iterator[list[subprocess.
 
     `{worker}` in a run's folder stands for the number of the worker.
     """
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        addresses = [f"127.0.0.1:{each.getsockname()[1]}" for each in sockets]
+    port = free_port(count)
+    addresses = [f"127.0.0.1:{port + index}" for index in range(count)]
     processes = []
     try:
         for index in range(count):

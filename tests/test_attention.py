@@ -92,6 +92,7 @@ def test_dropout_takes_outputs_away_in_training_alone():
 
 
 def test_dropout_takes_attention_weights_away_too():
+    keras.utils.set_random_seed(0)
     layer = MultiHeadSelfAttention(1, 1, dropout=0.5)
     layer.build((None, None, 1))
     layer.query_key_value.kernel.assign([[0.0, 0.0, 1.0]])

@@ -35,6 +35,7 @@ from components.transform import Transform
 from model.tokenizer import VOCAB_SIZE
 from pipeline.beam_config import BeamConfig
 from tests.made_models import export
+from tests.small_workers import free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.long]
 
@@ -113,9 +114,7 @@ def job_service(tmp_path_factory) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def worker_pool() -> Iterator[str]:
     """The address of a pool that starts each worker as a process, as beside an engine's worker."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
+    port = free_port(1)
     with serving(
         "apache_beam.runners.worker.worker_pool_main", f"--service_port={port}"
     ) as process:

@@ -9,7 +9,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data import make_sample, prepare
@@ -122,6 +122,7 @@ paragraph = (
 )
 
 
+@settings(deadline=None)
 @given(st.lists(paragraph | st.sampled_from(["ACT I.", "SCENE II. A room."]), max_size=30))
 def test_the_documents_joined_are_the_text(paragraphs):
     text = "\n\n".join(paragraphs)

@@ -4,7 +4,6 @@ import itertools
 import os
 import shutil
 import signal
-import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -32,6 +31,7 @@ from tests.small_servers import (
     states,
     wait_until,
 )
+from tests.small_workers import free_port
 
 
 def version_that_answers(channel: grpc.Channel) -> int:
@@ -236,14 +236,14 @@ def test_a_port_in_use_is_an_error_that_names_it(tmp_path):
 
 @pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
 def test_serve_listens_until_it_is_told_to_end(tmp_path, capsys, signal_number):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port(1)
     handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
 
     def end_once_it_answers() -> None:
         with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
             grpc.channel_ready_future(channel).result(timeout=30)
+        while signal.getsignal(signal_number) in handlers:  # it listens before it heeds signals
+            time.sleep(0.01)
         os.kill(os.getpid(), signal_number)
 
     with futures.ThreadPoolExecutor(1) as pool:
