@@ -8,7 +8,7 @@ from components.versions import newest_version
 from model.config import GPT2Config
 from model.exported import check_floats
 from model.gpt2 import GPT2
-from model.pretrained import is_exported_model, load_pretrained
+from model.pretrained import is_exported_model, load_pretrained, read_pretrained_config
 
 SCRATCH, PRODUCTION = "scratch", "production"
 
@@ -60,7 +60,7 @@ def find_start(start: str, serving_folder: str, config: GPT2Config) -> Start:
     return Start(model, description, digest.hexdigest())
 
 
-def list_start_files(start: str, serving_folder: str) -> list[str]:
+def list_start_files(start: str, serving_folder: str, config: GPT2Config) -> list[str]:
     """Returns name, size and time of change of the files in the folder to start from, if it is one.
 
     The cache's key has them, so that other weights in the same folder are trained from anew. What
@@ -69,12 +69,13 @@ def list_start_files(start: str, serving_folder: str) -> list[str]:
     Args:
         start: As `find_start` takes it.
         serving_folder: Likewise.
+        config: Likewise.
 
     Raises:
-        ValueError: There is no such folder, it holds no weights, or these are in 8 bits.
+        ValueError: There is no such folder, or it holds no weights, other sizes or 8 bits.
     """
     if start == PRODUCTION and (version := newest_version(serving_folder)) is not None:
-        check_floats(os.path.join(serving_folder, str(version)))
+        _check_start(os.path.join(serving_folder, str(version)), config)
     if start in (SCRATCH, PRODUCTION):
         return []
     if not os.path.isdir(start):
@@ -82,8 +83,7 @@ def list_start_files(start: str, serving_folder: str) -> list[str]:
             f"start must be {SCRATCH!r}, {PRODUCTION!r} or a folder with weights, got {start!r}, "
             "which is no folder"
         )
-    if is_exported_model(start):
-        check_floats(start)
+    _check_start(start, config)
     # Not by TensorFlow's stat, which knows whole seconds only.
     files = (os.path.join(folder, name) for folder, _, names in os.walk(start) for name in names)
     return [f"{file} {os.path.getsize(file)} {os.path.getmtime(file)}" for file in sorted(files)]
@@ -92,23 +92,34 @@ def list_start_files(start: str, serving_folder: str) -> list[str]:
 _SCRATCH = Start(None, SCRATCH, "")
 
 
+def _check_start(folder: str, config: GPT2Config) -> None:
+    """Says what can be known without reading the weights, which the Trainer alone does."""
+    if is_exported_model(folder):
+        check_floats(folder)
+    _check_sizes(read_pretrained_config(folder), config, folder)
+
+
 def _fit(source: GPT2, config: GPT2Config, folder: str) -> GPT2:
     """Returns the source's weights in a model of these sizes."""
-    wanted, found = config.to_dict(), source.config.to_dict()
-    problems = [
-        f"model.{name} must be {found[name]!r}, as in the weights, got {value!r}"
-        for name, value in wanted.items()
-        if name not in _FREE and value != found[name]
-    ]
-    if config.max_length > source.config.max_length:
-        problems.append(
-            f"model.max_length must be <= {source.config.max_length}, the weights' own, "
-            f"got {config.max_length}"
-        )
-    if problems:
-        raise ValueError(f"cannot start from {folder}: " + "; ".join(problems))
+    _check_sizes(source.config, config, folder)
     model = GPT2(**config.to_dict())
     model.build((None, config.max_length))
     for new, old in zip(model.trainable_variables, source.trainable_variables, strict=True):
         new.assign(old.numpy()[: new.shape[0]])  # all of it, but for positions beyond max_length
     return model
+
+
+def _check_sizes(source: GPT2Config, config: GPT2Config, folder: str) -> None:
+    wanted, found = config.to_dict(), source.to_dict()
+    problems = [
+        f"model.{name} must be {found[name]!r}, as in the weights, got {value!r}"
+        for name, value in wanted.items()
+        if name not in _FREE and value != found[name]
+    ]
+    if config.max_length > source.max_length:
+        problems.append(
+            f"model.max_length must be <= {source.max_length}, the weights' own, "
+            f"got {config.max_length}"
+        )
+    if problems:
+        raise ValueError(f"cannot start from {folder}: " + "; ".join(problems))

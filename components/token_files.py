@@ -12,7 +12,7 @@ from typing import BinaryIO
 import numpy as np
 from tqdm import tqdm
 
-from components.transformed_examples import read_batches
+from components.transformed_examples import fingerprint, read_batches
 
 # Two bytes a token: GPT-2's 50,257 ids fit.
 _TOKEN_TYPE = np.dtype("<u2")
@@ -52,6 +52,11 @@ def map_documents(files: Sequence[str], folder: Path) -> Documents:
         return np.zeros(0, _TOKEN_TYPE), lengths
     # As a plain array, whose slices are cheaper; it stays mapped.
     return np.asarray(np.memmap(folder / _TOKENS, _TOKEN_TYPE, mode="r")), lengths
+
+
+def digest(folder: Path) -> str:
+    """Returns a digest of what `map_documents` has written: the same for the same documents."""
+    return fingerprint([str(folder / _LENGTHS), str(folder / _TOKENS)])
 
 
 def _write(files: Sequence[str], folder: Path) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from components.start import find_start
-from components.token_files import Documents, map_documents
+from components.token_files import Documents, digest, map_documents
 from components.training_job import train_in_job
 from components.training_task import REPORT
 from components.transformed_examples import fingerprint, list_files
@@ -28,12 +28,17 @@ _WARM_UP_PROMPTS = 4
 # The folder, among those of the runs, with a folder for each split. Runs on the same data share it.
 TOKENS = "tokens"
 
-# A run that goes on with other values of these goes on from its checkpoints.
+# A run that goes on with other values of these goes on from its checkpoints: they have no effect on
+# the losses, the last four but for rounding.
 _WITHOUT_EFFECT_ON_LOSSES = (
     "eval_every_steps",
     "eval_batches",
     "checkpoint_every_steps",
     "keep_checkpoints",
+    "recompute",
+    "xla",
+    "loss_chunk_size",
+    "vocab_multiple",
 )
 
 
@@ -62,15 +67,17 @@ def run_fn(fn_args: Any) -> None:
     strategy = make_strategy(training_config.strategy)
     start = find_start(settings["start"], settings["serving_folder"], model_config)
     train_files, eval_files = list_files(fn_args.train_files), list_files(fn_args.eval_files)
-    train_data, eval_data = fingerprint(train_files), fingerprint(eval_files)
     checkpoints, context = Path(settings["checkpoints"]), model_config.max_length
-    train_documents = map_documents(train_files, checkpoints / TOKENS / train_data[:16])
-    eval_documents = map_documents(eval_files, checkpoints / TOKENS / eval_data[:16])
+    train_folder, eval_folder = (
+        checkpoints / TOKENS / fingerprint(files)[:16] for files in (train_files, eval_files)
+    )
+    train_documents = map_documents(train_files, train_folder)
+    eval_documents = map_documents(eval_files, eval_folder)
     train_tokens = _pack("train", train_documents, context)
     eval_tokens = _pack("eval", eval_documents, context)
 
     folder = checkpoints / run_key(
-        model_config, training_config, train_data + eval_data, start.digest
+        model_config, training_config, digest(train_folder) + digest(eval_folder), start.digest
     )
     result = train(
         model_config, training_config, train_tokens, eval_tokens, folder, initial=start.model

@@ -43,7 +43,11 @@ def read_batches(files: Sequence[str]) -> Iterator[tuple[np.ndarray, np.ndarray,
 
 
 def fingerprint(files: Sequence[str]) -> str:
-    """Returns a digest of all that is in the files: it differs when the documents do."""
+    """Returns a digest of names and contents of files.
+
+    That of transformed examples is another one when Transform runs again on the same documents,
+    as the order of an example's features is by chance.
+    """
     digest = hashlib.sha256()
     for file in files:
         digest.update(f"{os.path.basename(file)} {tf.io.gfile.stat(file).length}\n".encode())

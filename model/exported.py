@@ -3,6 +3,7 @@
 import os
 from typing import Any
 
+from model.config import GPT2Config
 from model.export import read_description
 from model.gpt2 import GPT2
 from model.int8 import round_to_int8
@@ -39,6 +40,15 @@ def load_exported(folder: str | os.PathLike[str], allow_int8: bool = False) -> G
         saved.only(lambda name: name.startswith("weights/")),
     )
     return model
+
+
+def read_exported_config(folder: str | os.PathLike[str]) -> GPT2Config:
+    """Returns the configuration of the model in `folder`; reads no weights.
+
+    Raises:
+        ValueError: `folder` is no model that `export_gpt2` wrote.
+    """
+    return GPT2Config(**read_description(folder)["model"])
 
 
 def check_floats(folder: str | os.PathLike[str]) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from model.config import GPT2Config
 from model.gpt2 import GPT2
 from model.huggingface_config import from_gpt2_config, read_fields, to_gpt2_config
 from model.named_tensors import Tensors, assign_all
@@ -57,6 +58,16 @@ def read_huggingface(folder: str | os.PathLike[str]) -> GPT2:
     if _HEAD in variables:
         _check_head(tensors, embedding_name)
     return model
+
+
+def read_huggingface_config(folder: str | os.PathLike[str]) -> GPT2Config:
+    """Returns the configuration of the model in `folder`; reads no weights.
+
+    Raises:
+        ValueError: It has no counterpart here.
+    """
+    path = Path(folder) / _CONFIG
+    return to_gpt2_config(read_fields(path), path)
 
 
 def write_huggingface(model: GPT2, folder: str | os.PathLike[str]) -> None:

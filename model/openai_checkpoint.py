@@ -31,7 +31,7 @@ def read_openai(folder: str | os.PathLike[str]) -> GPT2:
             it is damaged; or a tensor is missing, extra or of another shape.
     """
     folder = Path(folder)
-    config = _read_config(folder / _HPARAMS)
+    config = read_openai_config(folder)
     tensors = checkpoint_tensors(str(folder), str(_prefix(folder)))
     model = GPT2(**config.to_dict())
     model.build((None, config.max_length))
@@ -39,7 +39,13 @@ def read_openai(folder: str | os.PathLike[str]) -> GPT2:
     return model
 
 
-def _read_config(path: Path) -> GPT2Config:
+def read_openai_config(folder: str | os.PathLike[str]) -> GPT2Config:
+    """Returns the configuration of the model in `folder`; reads no weights.
+
+    Raises:
+        ValueError: `hparams.json` has other keys or a size out of range.
+    """
+    path = Path(folder) / _HPARAMS
     fields = read_fields(path)
     if set(fields) != set(_SIZES):
         raise ValueError(f"{path} must have the keys {sorted(_SIZES)}, got {sorted(fields)}")

@@ -4,18 +4,19 @@ import os
 
 import tensorflow as tf
 
-from model.exported import load_exported
+from model.config import GPT2Config
+from model.exported import load_exported, read_exported_config
 from model.gpt2 import GPT2
-from model.huggingface import read_huggingface
-from model.openai_checkpoint import read_openai
+from model.huggingface import read_huggingface, read_huggingface_config
+from model.openai_checkpoint import read_openai, read_openai_config
 
 _SAVED_MODEL = "saved_model.pb"
 
-# The file by which a form is known, the form, and what reads it.
+# The file by which a form is known, the form, and what reads its configuration and all of it.
 _FORMS = {
-    _SAVED_MODEL: ("an exported model", load_exported),
-    "config.json": ("Hugging Face's form", read_huggingface),
-    "hparams.json": ("OpenAI's form", read_openai),
+    _SAVED_MODEL: ("an exported model", read_exported_config, load_exported),
+    "config.json": ("Hugging Face's form", read_huggingface_config, read_huggingface),
+    "hparams.json": ("OpenAI's form", read_openai_config, read_openai),
 }
 
 
@@ -27,7 +28,7 @@ def find_form(folder: str | os.PathLike[str]) -> str:
     """
     found = [file for file in _FORMS if tf.io.gfile.exists(os.path.join(folder, file))]
     if len(found) != 1:
-        known = ", ".join(f"{file} ({form})" for file, (form, _) in _FORMS.items())
+        known = ", ".join(f"{file} ({form})" for file, (form, *_) in _FORMS.items())
         got = " and ".join(found) or _nothing_in(folder)
         raise ValueError(f"{os.fspath(folder)} must be a folder with one of {known}, got {got}")
     return found[0]
@@ -50,6 +51,16 @@ def is_exported_model(folder: str | os.PathLike[str]) -> bool:
     return find_form(folder) == _SAVED_MODEL
 
 
+def read_pretrained_config(folder: str | os.PathLike[str]) -> GPT2Config:
+    """Returns the configuration of the GPT-2 in `folder`; reads no weights.
+
+    Raises:
+        ValueError: As `find_form`, or the configuration is none of a GPT-2.
+    """
+    _, read_config, _ = _FORMS[find_form(folder)]
+    return read_config(folder)
+
+
 def load_pretrained(folder: str | os.PathLike[str], allow_int8: bool = False) -> GPT2:
     """Returns the GPT-2 in `folder`, whichever of the three forms it has.
 
@@ -63,5 +74,5 @@ def load_pretrained(folder: str | os.PathLike[str], allow_int8: bool = False) ->
     form = find_form(folder)
     if form == _SAVED_MODEL:
         return load_exported(folder, allow_int8)
-    _, read = _FORMS[form]
+    _, _, read = _FORMS[form]
     return read(folder)

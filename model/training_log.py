@@ -26,7 +26,8 @@ class TrainingLog:
         enabled: Whether this process writes at all.
 
     Raises:
-        ValueError: `metrics.jsonl` lacks one of the steps that the run has behind it.
+        ValueError: `metrics.jsonl` is missing, or lacks one of the steps that the run has behind
+            it.
     """
 
     def __init__(self, folder: Path, start: int, enabled: bool) -> None:
@@ -129,6 +130,11 @@ class TrainingLog:
         """Yields and remembers the lines of the steps that are done, and reads no further."""
         if start == 0:
             return
+        if not self._path.exists():
+            raise ValueError(
+                f"{self._path} is missing, which has the records of the steps up to {start}, from "
+                f"which training goes on: put it back, or delete {self._path.parent} to train anew"
+            )
         with self._path.open(errors="replace") as file:
             for step in range(1, start + 1):
                 line = file.readline().rstrip("\n")

@@ -32,15 +32,23 @@ def create_pipeline(config: PipelineConfig) -> tfx_pipeline.Pipeline:
     """Returns the pipeline for a runner on this machine; see the picture in the README.
 
     Raises:
-        ValueError: The weights to start from are not there or can't be trained, or the model in
-            production is scored with another stride.
+        ValueError: The weights to start from are not there, can't be trained or are of other
+            sizes, the model in production is scored with another stride, or nobody would start
+            the workers of the training's strategy.
     """
+    if config.training.strategy.name == "multi_worker":
+        raise ValueError(
+            "training.strategy.name must be 'one_device' or 'mirrored' on this machine, got "
+            "'multi_worker', whose workers kubeflow.training_job starts on Kubernetes alone"
+        )
     find_production(config.serving_base, config.stride)  # else its error would follow training
     return tfx_pipeline.Pipeline(
         pipeline_name=config.name,
         pipeline_root=config.pipeline_root,
         components=create_components(
-            config, config.serving_base, list_start_files(config.start, config.serving_base)
+            config,
+            config.serving_base,
+            list_start_files(config.start, config.serving_base, config.model),
         ),
         enable_cache=config.cache,
         metadata_connection_config=tfx.orchestration.metadata.sqlite_metadata_connection_config(

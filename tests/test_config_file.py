@@ -269,6 +269,16 @@ def test_overrides_replace_add_and_create_values_read_as_yaml(write):
     assert config.data_folder == "my texts"
 
 
+@pytest.mark.parametrize("name", ["2e3-run", "5e8c1f0", "1e5.5"])
+def test_what_only_begins_like_a_number_is_a_string(write, name):
+    assert load_config(write(MINIMAL), [f"name={name}"]).name == name
+
+
+def test_what_only_begins_like_a_number_is_refused_where_one_is_due(write):
+    with pytest.raises(ValueError, match=r"training\.learning_rate.*'1e-4x'"):
+        load_config(write(MINIMAL), ["training.learning_rate=1e-4x"])
+
+
 def test_where_training_starts_is_taken_as_it_is_given(write):
     # Whether there are weights is looked up when the run begins, see tests/test_start.py.
     for start in ("scratch", "production", "weights of mine/gpt2"):

@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 
 from components.start import find_start, list_start_files
+from model.config import GPT2Config
 from model.decoder import Decoder
 from model.export import export_gpt2, read_description
 from model.exported import load_exported
@@ -164,7 +165,7 @@ def test_it_comes_back_bit_for_bit_where_it_is_wanted_and_is_refused_elsewhere(
 def test_it_is_refused_as_a_start_before_anything_runs(folder):
     for start in (str(folder), "production"):
         with pytest.raises(ValueError, match=f"^{folder} must have weights in floats, got 8 bits"):
-            list_start_files(start, str(folder.parent))
+            list_start_files(start, str(folder.parent), GPT2Config())
 
 
 def test_a_model_of_before_there_were_8_bits_is_in_floats(model, tmp_path):

@@ -1,5 +1,6 @@
 """components/start.py: the weights that training starts with, and the Trainer on them."""
 
+import dataclasses
 import json
 import os
 import re
@@ -140,14 +141,16 @@ def test_every_size_that_differs_is_told_with_both_values(published):
         "model.layer_norm_epsilon must be 1e-05, as in the weights, got 1e-06; "
         "model.max_length must be <= 8, the weights' own, got 9"
     )
-    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-        find_start(str(published), "", config)
+    for find in (find_start, list_start_files):  # the latter before anything runs
+        with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+            find(str(published), "", config)
 
 
 def test_a_production_of_another_size_is_named_by_its_version(serving_folder):
     message = f"cannot start from {serving_folder}/10: model.num_heads must be 2, as in the"
-    with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
-        find_start("production", str(serving_folder), GPT2Config(**SIZES | {"num_heads": 1}))
+    for find in (find_start, list_start_files):
+        with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
+            find("production", str(serving_folder), GPT2Config(**SIZES | {"num_heads": 1}))
 
 
 def test_of_a_longer_context_the_first_positions_are_taken(published):
@@ -188,25 +191,25 @@ def test_the_digest_is_of_the_weights_alone(tmp_path, published):
 
 
 def test_the_files_to_start_from_are_told_by_name_size_and_time_of_change(published):
-    before = list_start_files(str(published), "")
+    before = list_start_files(str(published), "", GPT2Config(**PUBLISHED))
     assert [line.split(" ")[0] for line in before] == [
         f"{published}/config.json", f"{published}/model.safetensors"
     ]  # fmt: skip
-    assert list_start_files(str(published), "") == before
+    assert list_start_files(str(published), "", GPT2Config(**PUBLISHED)) == before
     weights = published / "model.safetensors"
     # Other weights of the same size, half a second later.
     seen = weights.stat().st_mtime_ns
     os.utime(weights, ns=(seen, seen + 500_000_000))
-    later = list_start_files(str(published), "")
+    later = list_start_files(str(published), "", GPT2Config(**PUBLISHED))
     assert (later[0], later[1] != before[1]) == (before[0], True)
     (published / "more").mkdir()
     (published / "more" / "notes.txt").write_text("below it")
-    assert len(list_start_files(str(published), "")) == 3
+    assert len(list_start_files(str(published), "", GPT2Config(**PUBLISHED))) == 3
 
 
 @pytest.mark.parametrize("start", ["scratch", "production"])
 def test_what_is_in_production_is_not_among_the_files(start):
-    assert list_start_files(start, "nowhere") == []
+    assert list_start_files(start, "nowhere", GPT2Config(**SIZES)) == []
 
 
 @pytest.mark.parametrize("start", ["nowhere/at/all", "Production", ""])
@@ -228,7 +231,26 @@ def test_a_folder_without_weights_is_an_error_before_anything_runs(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_trainer_gets_the_start_and_other_files_are_another_key_of_the_cache(published):
+def test_weights_of_other_sizes_are_an_error_before_anything_runs(published, tmp_path):
+    config = load_config("tiny", [f"start={published}", f"output={tmp_path}/output"])
+    with pytest.raises(ValueError, match=f"^cannot start from {published}: model.vocab_size must"):
+        create_pipeline(config)
+    assert list(tmp_path.iterdir()) == [published]
+
+
+def test_workers_that_nobody_starts_are_an_error_before_anything_runs(tmp_path):
+    config = load_config(
+        "tiny", [f"output={tmp_path}/output", "training.strategy.name=multi_worker"]
+    )
+    with pytest.raises(ValueError, match="must be 'one_device' or 'mirrored' on this machine, got"):
+        create_pipeline(config)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_trainer_gets_the_start_and_other_files_are_another_key_of_the_cache(tmp_path):
+    published = tmp_path / "published"
+    write_huggingface(random_gpt2(**load_config("tiny").model.to_dict()), published)
+
     def custom_config() -> dict[str, Any]:
         pipeline = create_pipeline(load_config("tiny", [f"start={published}"]))
         (node,) = (node for node in pipeline.components if node.id == "Trainer")
@@ -321,6 +343,11 @@ def test_the_runs_folder_belongs_to_its_start(trained):
     keys = [run_key(model, training, "data", start) for start in starts]
     assert len(set(keys)) == 3
     assert keys == [run_key(model, training, "data", start) for start in starts]
+    # How the same losses are computed may change on the way.
+    other_way = {"recompute": "block", "xla": True, "loss_chunk_size": 7, "vocab_multiple": 8}
+    for changes, is_same in ((other_way, True), ({"seed": 1}, False)):
+        changed = dataclasses.replace(training, **changes)
+        assert (run_key(model, changed, "data", "") == keys[0]) == is_same
     # The same run, but from scratch, goes into another folder beside the first.
     from_scratch = arguments(trained.folder, "scratch")
     from_scratch.custom_config["stride"] = 7  # training is over when export finds it out of range

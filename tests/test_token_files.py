@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from components import token_files
-from components.token_files import map_documents
+from components.token_files import digest, map_documents
 from tests.small_examples import write_examples
 
 DOCUMENTS = [[15496, 995, 50256], [0, 50256], [50256], [65535, 1, 2, 3, 50256]]
@@ -38,6 +38,19 @@ def test_more_documents_than_are_read_at_a_time_all_come_in_order(tmp_path):
     tokens, lengths = map_documents([file], tmp_path / "train")
     assert tokens.tolist() == [token for document in documents for token in document]
     assert lengths.tolist() == [1 + number % 3 for number in range(1000)]
+
+
+def test_the_digest_is_that_of_the_documents_however_their_examples_are_written(tmp_path):
+    def digest_of(documents: list[list[int]], name: str, is_reversed: bool = False) -> str:
+        file = write_examples(tmp_path / name, documents, is_reversed=is_reversed)
+        map_documents([file], tmp_path / "tokens" / name)
+        return digest(tmp_path / "tokens" / name)
+
+    before = digest_of(DOCUMENTS, "a")
+    assert digest_of(DOCUMENTS, "b", is_reversed=True) == before
+    assert (tmp_path / "a").read_bytes() != (tmp_path / "b").read_bytes()
+    assert digest_of([*DOCUMENTS[:-1], [65535, 1, 2, 4, 50256]], "c") != before
+    assert digest_of([DOCUMENTS[0] + DOCUMENTS[1], *DOCUMENTS[2:]], "d") != before
 
 
 def test_a_second_call_reads_no_examples(tmp_path):

@@ -140,6 +140,16 @@ def test_a_run_without_a_checkpoint_starts_its_file_anew(tmp_path):
     assert lines_of(tmp_path) == []
 
 
+@pytest.mark.parametrize("enabled", [True, False])
+def test_a_missing_file_is_an_error_that_says_what_to_do(tmp_path, enabled):
+    message = (
+        f"{tmp_path}/metrics.jsonl is missing, which has the records of the steps up to 4, from "
+        f"which training goes on: put it back, or delete {tmp_path} to train anew"
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        TrainingLog(tmp_path, start=4, enabled=enabled)
+
+
 @pytest.mark.parametrize(
     ("lines", "number", "found"),
     [
