@@ -78,13 +78,30 @@ class Checkpoints:
                 print(f"deleting checkpoint {folder}: {damage}", file=sys.stderr)
                 shutil.rmtree(folder)
         if step != _NO_CHECKPOINT:
-            try:
-                self._checkpoint.read(str(self._path(step) / STATE)).assert_consumed()
-            except (AssertionError, ValueError) as error:  # of names or of shapes
-                raise ValueError(
-                    f"{self._path(step)} must be a checkpoint of this model and configuration: "
-                    f"{error}"
-                ) from error
+            self._read(step)
+        return step
+
+    def restore_best(self, eval_losses: Mapping[int, float]) -> int:
+        """Restores the checkpoint with the lowest eval loss and returns its step.
+
+        All workers must call it, and the chief must have saved the last step.
+
+        Args:
+            eval_losses: As in `save`.
+
+        Raises:
+            ValueError: No checkpoint has an eval loss, or the best one is not whole any more.
+        """
+        best = self._best(eval_losses) if self._workers.is_chief else None
+        step, *_ = self._workers.gather(_NO_CHECKPOINT if best is None else best)
+        if step == _NO_CHECKPOINT:
+            raise ValueError(
+                f"no checkpoint in {self._folder} has a finite eval loss: none is best"
+            )
+        damage = _damage(self._path(step))
+        if damage is not None:
+            raise ValueError(f"{self._path(step)}, the best checkpoint, is not whole: {damage}")
+        self._read(step)
         return step
 
     def save(self, step: int, eval_losses: Mapping[int, float]) -> None:
@@ -112,6 +129,14 @@ class Checkpoints:
             eval_losses[step] < eval_losses[other] for other in others if other in eval_losses
         )
 
+    def _read(self, step: int) -> None:
+        try:
+            self._checkpoint.read(str(self._path(step) / STATE)).assert_consumed()
+        except (AssertionError, ValueError) as error:  # of names or of shapes
+            raise ValueError(
+                f"{self._path(step)} must be a checkpoint of this model and configuration: {error}"
+            ) from error
+
     def _write(self, path: Path) -> None:
         staged = path.with_name(path.name + _STAGED)
         shutil.rmtree(staged, ignore_errors=True)
@@ -124,9 +149,8 @@ class Checkpoints:
     def _rotate(self, eval_losses: Mapping[int, float]) -> None:
         folders = self._folders()
         kept = set(folders[: self._keep])
-        measured = [step for step in map(_step, folders) if step in eval_losses]
-        if measured:
-            best = min(measured, key=lambda step: (eval_losses[step], step))
+        best = self._best(eval_losses)
+        if best is not None:
             kept.add(self._path(best))
             described = {"step": best, "eval_loss": eval_losses[best]}
             write_whole(self._folder / BEST, json.dumps(described) + "\n")
@@ -135,6 +159,11 @@ class Checkpoints:
         for folder in [*self._folder.glob(f"step-*{_STAGED}"), *folders]:
             if folder not in kept:
                 shutil.rmtree(folder)
+
+    def _best(self, eval_losses: Mapping[int, float]) -> int | None:
+        """Returns the step of the checkpoint with the lowest eval loss; None if none has one."""
+        measured = [step for step in map(_step, self._folders()) if step in eval_losses]
+        return min(measured, key=lambda step: (eval_losses[step], step), default=None)
 
     def _examine(self) -> tuple[int, dict[Path, str]]:
         """Returns the newest whole one's step, and what is wrong with those that are not whole."""

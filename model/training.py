@@ -35,14 +35,16 @@ class TrainingResult:
     """Says how a training run ended.
 
     Args:
-        model: The trained model, outside of any strategy: that of the last step, even where an
-            earlier checkpoint had a lower eval loss. `checkpoints/best.json` names that one.
+        model: The trained model, outside of any strategy.
+        step: Whose weights it has: the last, or with `load_best_at_end` that of the checkpoint
+            with the lowest eval loss.
         train_loss: Mean of the last 50 steps' losses, nats a token.
-        eval_loss: Nats a token on the measured part of the eval split after the last step.
+        eval_loss: The model's nats a token on the measured part of the eval split.
         tokens_seen: Tokens that were targets, repetitions counted.
     """
 
     model: GPT2
+    step: int
     train_loss: float
     eval_loss: float
     tokens_seen: int
@@ -75,7 +77,7 @@ def train(
 
     Raises:
         ValueError: The batch does not divide over the replicas, a loss or a gradient is not finite,
-            or what lies in `folder` can't be gone on from.
+            what lies in `folder` can't be gone on from, or the best checkpoint can't be read.
         TrainingInterrupted: SIGTERM or SIGINT came, to this worker or to another one.
     """
     strategy = make_strategy(config.strategy)
@@ -118,10 +120,16 @@ def train(
         PeakMemory(),
     )
     loop.run(start)
+    step, eval_loss = config.steps, loop.log.last["eval_loss"]
+    if config.load_best_at_end:
+        step = checkpoints.restore_best(loop.log.eval_losses)
+        eval_loss = loop.log.eval_losses[step]
+        print(f"the model is that of step {step}, with eval loss {eval_loss:.3f}", file=sys.stderr)
     return TrainingResult(
         model=train_step.copy_model(),
+        step=step,
         train_loss=loop.log.mean_loss,
-        eval_loss=loop.log.last["eval_loss"],
+        eval_loss=eval_loss,
         tokens_seen=loop.log.tokens,
     )
 

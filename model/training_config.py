@@ -68,6 +68,8 @@ class TrainingConfig:
         checkpoint_every_steps: How often a checkpoint is written. One is wherever the eval loss is
             the lowest so far, too.
         keep_checkpoints: How many of the newest are kept, beside the one of the lowest eval loss.
+        load_best_at_end: Whether the model is that of the checkpoint with the lowest eval loss, not
+            of the last step.
         xla: Whether forward and backward pass are compiled by XLA; see `model/compilation.py`.
         recompute: What the backward pass computes again instead of keeping it: `none`;
             `attention`, the attention weights, which grow with the square of the context; `block`,
@@ -101,6 +103,7 @@ class TrainingConfig:
     eval_batches: int = 16
     checkpoint_every_steps: int = 200
     keep_checkpoints: int = 2
+    load_best_at_end: bool = False
     xla: bool = True
     recompute: Recompute = "none"
     loss_chunk_size: int = 512

@@ -120,6 +120,46 @@ def test_a_step_that_is_measured_later_has_its_checkpoint_left_as_it_is(tmp_path
     assert names(tmp_path) == ["best.json", "step-000001", "step-000002"]
 
 
+def test_the_best_one_is_restored_where_it_is_asked_for(tmp_path):
+    variable, eval_losses = tf.Variable(0.0), {1: 3.0, 2: 1.0, 3: 2.0}
+    checkpoints = checkpoints_of(tmp_path, variable, keep=1)
+    for step in (1, 2, 3, 4):
+        variable.assign(step)
+        checkpoints.save(step, eval_losses)
+    assert checkpoints.restore_best(eval_losses) == 2
+    assert variable.numpy() == 2
+    assert restored(tmp_path) == (4, 4)  # as before, the newest
+
+
+def test_the_best_one_is_the_chiefs(tmp_path):
+    # Another worker may see the folder as it was before the chief saved the last step.
+    variable = tf.Variable(0.0)
+    for step in (1, 2):
+        variable.assign(step)
+        checkpoints_of(tmp_path, variable).save(step, {})
+
+    class Second(FakeWorkers):
+        def gather(self, value: int) -> list[int]:
+            return [1, value]
+
+    checkpoints = checkpoints_of(tmp_path, variable, workers=Second(is_chief=False))
+    assert checkpoints.restore_best({2: 1.0}) == 1
+    assert variable.numpy() == 1
+
+
+def test_a_best_one_that_cannot_be_restored_is_an_error(tmp_path):
+    variable = tf.Variable(7.0)
+    checkpoints = checkpoints_of(tmp_path, variable)
+    checkpoints.save(1, {})
+    with pytest.raises(ValueError, match=f"^no checkpoint in {tmp_path} has a finite eval loss"):
+        checkpoints.restore_best({2: 1.0})
+    (tmp_path / "step-000001" / "state.index").write_bytes(b"")
+    message = f"^{tmp_path}/step-000001, the best checkpoint, is not whole: SHA256SUMS does not"
+    with pytest.raises(ValueError, match=message):
+        checkpoints.restore_best({1: 1.0})
+    assert variable.numpy() == 7
+
+
 def test_without_a_checkpoint_nothing_is_restored(tmp_path):
     assert restored(tmp_path / "none") == (0, -7)
 

@@ -122,16 +122,16 @@ def test_the_newest_checkpoints_and_the_best_are_kept_and_the_last_step_has_one(
 
 def test_the_step_with_the_lowest_eval_loss_has_a_checkpoint(tmp_path):
     # There are few documents to train on: soon it knows them by heart, and others no better.
-    train_small(
-        tmp_path,
-        steps=30,
-        xla=False,
-        eval_every_steps=5,
-        checkpoint_every_steps=1000,
-        keep_checkpoints=1,
-        learning_rate=0.03,
-        weight_decay=0.0,
-    )
+    settings: dict[str, Any] = {
+        "steps": 30,
+        "xla": False,
+        "eval_every_steps": 5,
+        "checkpoint_every_steps": 1000,
+        "keep_checkpoints": 1,
+        "learning_rate": 0.03,
+        "weight_decay": 0.0,
+    }
+    last = train_small(tmp_path, **settings)
     measured = {
         record["step"]: record["eval_loss"] for record in metrics(tmp_path) if "eval_loss" in record
     }
@@ -140,6 +140,17 @@ def test_the_step_with_the_lowest_eval_loss_has_a_checkpoint(tmp_path):
     assert best < 30
     names = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
     assert names == ["best.json", f"step-{best:06d}", "step-000030"]
+
+    # The same run once more, which has nothing left to do but to end with the best.
+    result = train_small(tmp_path, **settings, load_best_at_end=True)
+    assert (last.step, last.eval_loss) == (30, measured[30])
+    assert (result.step, result.eval_loss) == (best, measured[best])
+    assert result.train_loss == last.train_loss
+    reader = tf.train.load_checkpoint(str(tmp_path / "checkpoints" / f"step-{best:06d}" / "state"))
+    saved = [reader.get_tensor(name) for name in reader.get_variable_to_shape_map()]
+    for weight, other in zip(result.model.get_weights(), last.model.get_weights(), strict=True):
+        assert any(np.array_equal(weight, each) for each in saved)
+        assert not np.array_equal(weight, other)
 
 
 def test_tensorboard_reads_each_steps_numbers(finished):

@@ -209,7 +209,7 @@ def test_no_worker_is_done_before_the_chief_has_written_the_model(tmp_path, monk
     # A Job starts none of its pods anew that has ended well, and the chief needs them all.
     events: list[str] = []
     trained = SimpleNamespace(
-        model=SimpleNamespace(count_params=lambda: 1), train_loss=1.0, tokens_seen=1
+        model=SimpleNamespace(count_params=lambda: 1), step=1, train_loss=1.0, tokens_seen=1
     )
 
     def gather(self: Any, value: int) -> list[int]:
