@@ -2,8 +2,9 @@
 
 A process of its own is bound to one core before TensorFlow starts, so that TensorFlow's threads
 share it too. It does what a new run does in its first epoch: takes the fingerprint of the files,
-parses them, writes and maps the tokens, shuffles, cuts rows, and makes every batch a tensor on the
-device. Its peer is no program but what we ask of it, so that it holds back no GPU.
+parses them, writes and maps the tokens, takes their digest, shuffles, cuts rows, and makes every
+batch a tensor on the device. Its peer is no program but what we ask of it, so that it holds back no
+GPU.
 """
 
 import os
@@ -87,12 +88,13 @@ def _do_epoch(files: list[str], folder: Path, context: int) -> int:
     """Makes batches of the files' tokens, each once, and returns how many tokens these are."""
     import tensorflow as tf
 
-    from components.token_files import map_documents
+    from components.token_files import digest, map_documents
     from components.transformed_examples import fingerprint
     from model.packing import PackedTokens
 
     fingerprint(files)
     packed = PackedTokens(*map_documents(files, folder), context)
+    digest(folder)
     for first in range(0, packed.num_rows, BATCH_SIZE):
         ids, weights = packed.batch(0, first, min(BATCH_SIZE, packed.num_rows - first))
         on_device = tf.constant(ids), tf.constant(weights)

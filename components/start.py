@@ -63,6 +63,8 @@ def find_start(start: str, serving_folder: str, config: GPT2Config) -> Start:
 def list_start_files(start: str, serving_folder: str, config: GPT2Config) -> list[str]:
     """Returns name, size and time of change of the files in the folder to start from, if it is one.
 
+    What doesn't fit is told here, before anything runs, even where all would come from the cache.
+
     The cache's key has them, so that other weights in the same folder are trained from anew. What
     is in production is left out: it changes with every push, and that alone is no reason to train.
 

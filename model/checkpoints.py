@@ -95,11 +95,10 @@ class Checkpoints:
         best = self._best(eval_losses) if self._workers.is_chief else None
         step, *_ = self._workers.gather(_NO_CHECKPOINT if best is None else best)
         if step == _NO_CHECKPOINT:
-            raise ValueError(
-                f"no checkpoint in {self._folder} has a finite eval loss: none is best"
-            )
+            raise ValueError(f"no checkpoint in {self._folder} has a finite eval loss")
         damage = _damage(self._path(step))
-        if damage is not None:
+        if any(self._workers.gather(damage is not None)):  # all end, whoever sees it
+            damage = damage or "another worker finds it damaged"
             raise ValueError(f"{self._path(step)}, the best checkpoint, is not whole: {damage}")
         self._read(step)
         return step

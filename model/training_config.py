@@ -69,7 +69,8 @@ class TrainingConfig:
             the lowest so far, too.
         keep_checkpoints: How many of the newest are kept, beside the one of the lowest eval loss.
         load_best_at_end: Whether the model is that of the checkpoint with the lowest eval loss, not
-            of the last step.
+            of the last step. A run whose `eval_batches` were changed on the way compares losses on
+            more documents with such on fewer.
         xla: Whether forward and backward pass are compiled by XLA; see `model/compilation.py`.
         recompute: What the backward pass computes again instead of keeping it: `none`;
             `attention`, the attention weights, which grow with the square of the context; `block`,

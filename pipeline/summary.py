@@ -33,6 +33,7 @@ class Summary:
         parameters: Trainable parameters.
         start: Where training started, see `components.start`.
         steps: Optimiser updates.
+        model_step: After which of them the model is: the last, or the best one.
         train_loss: Mean over the last 50 steps, nats a token.
         eval_perplexity, eval_bits_per_byte: Of the candidate, on the eval split.
         unigram_perplexity, unigram_bits_per_byte: Of the unigram model of the train split, on the
@@ -65,6 +66,7 @@ class Summary:
     parameters: int
     start: str
     steps: int
+    model_step: int
     train_loss: float
     eval_perplexity: float
     eval_bits_per_byte: float
@@ -107,7 +109,7 @@ class Summary:
             ("documents", f"{self.documents:,} kept, {self.refused:,} records refused{left_out}"),
             ("ignored", ignored),
             ("tokens", f"{self.train_tokens:,} to train on, {self.eval_tokens:,} to evaluate on"),
-            ("model", f"{self.parameters:,} parameters, {self.steps:,} steps from {self.start}"),
+            ("model", self._describe_model()),
             ("train loss", f"{self.train_loss:.3f} nats a token"),
             ("perplexity", f"{perplexity}, unigram model {self.unigram_perplexity:.1f}"),
             *((f"  on {part} data", text) for part, text in self._describe_parts().items()),
@@ -124,6 +126,10 @@ class Summary:
             ),
         ]
         return "\n".join(f"{name:<14} {value}" for name, value in rows if value)
+
+    def _describe_model(self) -> str:
+        best = f" (the best of them, {self.model_step:,})" if self.model_step < self.steps else ""
+        return f"{self.parameters:,} parameters, {self.steps:,} steps{best} from {self.start}"
 
     def _describe_spans(self) -> str:
         if self.span is None:
@@ -172,6 +178,7 @@ def summarize(config: PipelineConfig) -> Summary:
         parameters=training["parameters"],
         start=training["start"],
         steps=training["steps"],
+        model_step=training.get("model_step", training["steps"]),  # older models have none
         train_loss=training["train_loss"],
         eval_perplexity=candidate[()]["perplexity"],
         eval_bits_per_byte=candidate[()]["bits_per_byte"],

@@ -134,7 +134,7 @@ def start(runs: list[dict[str, Any]], **environment: str) -> subprocess.Popen[st
 
 
 def results(process: subprocess.Popen[str]) -> list[dict[str, Any]]:
-    """What each run ended with: `train_loss`, `eval_loss` and `tokens_seen`, or its `error`."""
+    """What each run ended with, by the names in `TrainingResult`, or its `error`."""
     try:
         output, errors = process.communicate(timeout=TIMEOUT)
     finally:
@@ -207,7 +207,7 @@ def _main() -> None:
         except ValueError as error:
             print(json.dumps({"error": str(error)}), flush=True)
         else:
-            names = ("train_loss", "eval_loss", "tokens_seen")
+            names = ("step", "train_loss", "eval_loss", "tokens_seen")
             print(json.dumps({name: getattr(result, name) for name in names}), flush=True)
 
 

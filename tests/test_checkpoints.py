@@ -131,19 +131,29 @@ def test_the_best_one_is_restored_where_it_is_asked_for(tmp_path):
     assert restored(tmp_path) == (4, 4)  # as before, the newest
 
 
-def test_the_best_one_is_the_chiefs(tmp_path):
-    # Another worker may see the folder as it was before the chief saved the last step.
+class Second(Workers):
+    """The second of two workers; the chief says each time what is given."""
+
+    def __init__(self, *of_chief: int) -> None:
+        self.is_chief = False
+        self._of_chief = list(of_chief)
+
+    def gather(self, value: int) -> list[int]:
+        return [self._of_chief.pop(0), value]
+
+
+def test_the_best_one_is_the_chiefs_and_both_find_it_whole_or_end(tmp_path):
     variable = tf.Variable(0.0)
     for step in (1, 2):
         variable.assign(step)
         checkpoints_of(tmp_path, variable).save(step, {})
-
-    class Second(FakeWorkers):
-        def gather(self, value: int) -> list[int]:
-            return [1, value]
-
-    checkpoints = checkpoints_of(tmp_path, variable, workers=Second(is_chief=False))
-    assert checkpoints.restore_best({2: 1.0}) == 1
+    # It may look into the folder before the chief has written the last step.
+    second = checkpoints_of(tmp_path, variable, workers=Second(1, False))
+    assert second.restore_best({2: 1.0}) == 1
+    assert variable.numpy() == 1
+    second = checkpoints_of(tmp_path, variable, workers=Second(2, True))
+    with pytest.raises(ValueError, match="is not whole: another worker finds it damaged"):
+        second.restore_best({2: 1.0})
     assert variable.numpy() == 1
 
 

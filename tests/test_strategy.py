@@ -69,7 +69,7 @@ def two_workers(one_device: Path, tmp_path_factory: pytest.TempPathFactory) -> P
         {"folder": str(folder / "indivisible"), "global_batch_size": 3},
         {"folder": str(folder / "apart-{worker}")},
         {"folder": str(folder / "plain"), **PLAIN},
-        {"folder": str(folder / "dropout"), **DROPOUT},
+        {"folder": str(folder / "dropout"), **DROPOUT, "load_best_at_end": True},
         {"folder": str(folder / "resumed"), **PLAIN, "xla": False},
     ]
     runs = [run | {"strategy": {"name": "multi_worker"}} for run in runs]
@@ -132,6 +132,8 @@ def test_both_workers_have_the_same_result(two_workers):
     last = metrics(two_workers / "plain")[-1]
     assert first[-3]["eval_loss"] == last["eval_loss"]
     assert first[-3]["tokens_seen"] == last["tokens"]
+    best = json.loads((two_workers / "dropout" / "checkpoints" / "best.json").read_text())
+    assert {name: first[-2][name] for name in best} == best
 
 
 def test_one_worker_alone_writes_the_log(two_workers):

@@ -84,6 +84,7 @@ SUMMARY: dict[str, Any] = {
     "parameters": 1234,
     "start": "scratch",
     "steps": 1500,
+    "model_step": 1500,
     "train_loss": 4.5,
     "eval_perplexity": 90.0,
     "eval_bits_per_byte": 2.0,
@@ -110,6 +111,12 @@ SUMMARY: dict[str, Any] = {
 def test_where_training_started_stands_beside_its_steps(start):
     lines = Summary(**SUMMARY | {"start": start}).describe().splitlines()
     assert f"model          1,234 parameters, 1,500 steps from {start}" in lines
+
+
+def test_a_model_that_is_not_of_the_last_step_is_told_with_its_own():
+    lines = Summary(**SUMMARY | {"model_step": 1250}).describe().splitlines()
+    told = "1,234 parameters, 1,500 steps (the best of them, 1,250) from scratch"
+    assert f"model          {told}" in lines
 
 
 def test_a_model_that_cannot_be_served_is_told_with_the_reasons():
