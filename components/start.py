@@ -6,9 +6,8 @@ import os
 
 from components.versions import newest_version
 from model.config import GPT2Config
-from model.exported import check_floats
 from model.gpt2 import GPT2
-from model.pretrained import is_exported_model, load_pretrained, read_pretrained_config
+from model.pretrained import load_pretrained, read_pretrained_config
 
 SCRATCH, PRODUCTION = "scratch", "production"
 
@@ -63,10 +62,10 @@ def find_start(start: str, serving_folder: str, config: GPT2Config) -> Start:
 def list_start_files(start: str, serving_folder: str, config: GPT2Config) -> list[str]:
     """Returns name, size and time of change of the files in the folder to start from, if it is one.
 
-    What doesn't fit is told here, before anything runs, even where all would come from the cache.
-
     The cache's key has them, so that other weights in the same folder are trained from anew. What
     is in production is left out: it changes with every push, and that alone is no reason to train.
+
+    What doesn't fit is told here, before anything runs, even where all would come from the cache.
 
     Args:
         start: As `find_start` takes it.
@@ -77,7 +76,8 @@ def list_start_files(start: str, serving_folder: str, config: GPT2Config) -> lis
         ValueError: There is no such folder, or it holds no weights, other sizes or 8 bits.
     """
     if start == PRODUCTION and (version := newest_version(serving_folder)) is not None:
-        _check_start(os.path.join(serving_folder, str(version)), config)
+        folder = os.path.join(serving_folder, str(version))
+        _check_sizes(read_pretrained_config(folder), config, folder)
     if start in (SCRATCH, PRODUCTION):
         return []
     if not os.path.isdir(start):
@@ -85,20 +85,13 @@ def list_start_files(start: str, serving_folder: str, config: GPT2Config) -> lis
             f"start must be {SCRATCH!r}, {PRODUCTION!r} or a folder with weights, got {start!r}, "
             "which is no folder"
         )
-    _check_start(start, config)
+    _check_sizes(read_pretrained_config(start), config, start)
     # Not by TensorFlow's stat, which knows whole seconds only.
     files = (os.path.join(folder, name) for folder, _, names in os.walk(start) for name in names)
     return [f"{file} {os.path.getsize(file)} {os.path.getmtime(file)}" for file in sorted(files)]
 
 
 _SCRATCH = Start(None, SCRATCH, "")
-
-
-def _check_start(folder: str, config: GPT2Config) -> None:
-    """Says what can be known without reading the weights, which the Trainer alone does."""
-    if is_exported_model(folder):
-        check_floats(folder)
-    _check_sizes(read_pretrained_config(folder), config, folder)
 
 
 def _fit(source: GPT2, config: GPT2Config, folder: str) -> GPT2:

@@ -27,13 +27,18 @@ _WRITING = "writing-"
 _LEFT_BEHIND_SECONDS = 24 * 60 * 60
 
 
+def tokens_folder(checkpoints: Path, files: Sequence[str]) -> Path:
+    """Returns the folder of the files' tokens among those of the runs; runs on them share it."""
+    return checkpoints / "tokens" / fingerprint(files)[:16]
+
+
 def map_documents(files: Sequence[str], folder: Path) -> Documents:
     """Returns all tokens of the files, uint16 [N], and each document's count, int64 [M].
 
     The tokens are mapped from `folder`, not read: the system keeps in memory what is in use and
     for what else there is room. The first call writes the folder, 2 bytes a token and 8 a
     document; later ones parse nothing. It should be on a local disk, as rows are read in random
-    order, and its path must say which data it belongs to, e.g. by `fingerprint(files)`.
+    order, and its path must say which data it belongs to, as `tokens_folder`'s does.
 
     Raises:
         ValueError: A token id does not fit into 16 bits, or the folder's files don't belong

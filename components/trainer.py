@@ -10,10 +10,10 @@ import numpy as np
 import tensorflow as tf
 
 from components.start import find_start
-from components.token_files import Documents, digest, map_documents
+from components.token_files import Documents, digest, map_documents, tokens_folder
 from components.training_job import train_in_job
 from components.training_task import REPORT
-from components.transformed_examples import fingerprint, list_files
+from components.transformed_examples import list_files
 from model.config import GPT2Config
 from model.export import export_gpt2
 from model.packing import PackedTokens
@@ -24,9 +24,6 @@ from model.training_config import TrainingConfig, read_training_config
 
 # Requests of one prompt each; a model server waits for the answers before it serves the model.
 _WARM_UP_PROMPTS = 4
-
-# The folder, among those of the runs, with a folder for each split. Runs on the same data share it.
-TOKENS = "tokens"
 
 # A run that goes on with other values of these goes on from its checkpoints: they have no effect on
 # the losses, the last four but for rounding.
@@ -70,7 +67,7 @@ def run_fn(fn_args: Any) -> None:
     train_files, eval_files = list_files(fn_args.train_files), list_files(fn_args.eval_files)
     checkpoints, context = Path(settings["checkpoints"]), model_config.max_length
     train_folder, eval_folder = (
-        checkpoints / TOKENS / fingerprint(files)[:16] for files in (train_files, eval_files)
+        tokens_folder(checkpoints, files) for files in (train_files, eval_files)
     )
     train_documents = map_documents(train_files, train_folder)
     eval_documents = map_documents(eval_files, eval_folder)

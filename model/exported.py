@@ -46,18 +46,11 @@ def read_exported_config(folder: str | os.PathLike[str]) -> GPT2Config:
     """Returns the configuration of the model in `folder`; reads no weights.
 
     Raises:
-        ValueError: `folder` is no model that `export_gpt2` wrote.
-    """
-    return GPT2Config(**read_description(folder)["model"])
-
-
-def check_floats(folder: str | os.PathLike[str]) -> None:
-    """Reads no weights.
-
-    Raises:
         ValueError: `folder` is no model that `export_gpt2` wrote, or its weights are in 8 bits.
     """
-    _require_floats(folder, read_description(folder))
+    description = read_description(folder)
+    _require_floats(folder, description)
+    return GPT2Config(**description["model"])
 
 
 def _require_floats(folder: str | os.PathLike[str], description: dict[str, Any]) -> None:

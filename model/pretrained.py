@@ -55,7 +55,8 @@ def read_pretrained_config(folder: str | os.PathLike[str]) -> GPT2Config:
     """Returns the configuration of the GPT-2 in `folder`; reads no weights.
 
     Raises:
-        ValueError: As `find_form`, or the configuration is none of a GPT-2.
+        ValueError: As `find_form`, the configuration is none of a GPT-2, or the weights are in 8
+            bits.
     """
     _, read_config, _ = _FORMS[find_form(folder)]
     return read_config(folder)

@@ -12,9 +12,8 @@ import numpy as np
 from tfx.dsl.io import fileio
 
 from components.corpus_counts import REFUSED
-from components.token_files import map_documents
-from components.trainer import TOKENS
-from components.transformed_examples import fingerprint, list_files, read_batches
+from components.token_files import map_documents, tokens_folder
+from components.transformed_examples import list_files, read_batches
 from pipeline.config import PipelineConfig
 from pipeline.run_report import RunReport
 
@@ -92,7 +91,7 @@ def read_lengths(config: PipelineConfig, report: RunReport) -> dict[str, np.ndar
     lengths = {}
     for split in SPLITS:
         files = list_files([os.path.join(step.path, f"Split-{split}", "*")])
-        folder = Path(config.checkpoints) / TOKENS / fingerprint(files)[:16]
+        folder = tokens_folder(Path(config.checkpoints), files)
         if folder.exists():  # else it would be written
             lengths[split] = map_documents(files, folder)[1]
         else:

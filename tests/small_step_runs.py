@@ -18,7 +18,7 @@ from model.training_config import StrategyConfig, TrainingConfig
 from model.update_guards import SpikeGuard
 from tests.small_models import randomize
 from tests.small_steps import TINY, ragged_batch
-from tests.small_workers import free_port
+from tests.small_workers import free_addresses
 
 ROOT = Path(__file__).parents[1]
 TIMEOUT = 300  # seconds; a tenth of it is enough on an idle machine
@@ -101,8 +101,7 @@ def start(strategy: dict[str, Any], **environment: str) -> subprocess.Popen[str]
 
 def start_workers(count: int) -> list[subprocess.Popen[str]]:
     """Starts `RUNS` in so many processes that do them together."""
-    port = free_port(count)
-    addresses = [f"127.0.0.1:{port + index}" for index in range(count)]
+    addresses = free_addresses(count)
     configs = [
         {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
         for index in range(count)

@@ -27,7 +27,7 @@ from model.train_step import TrainStep
 from model.training import TrainingResult, train
 from model.training_config import StrategyConfig, TrainingConfig
 from tests.small_models import SMALL
-from tests.small_workers import free_port
+from tests.small_workers import free_addresses
 
 ROOT = Path(__file__).parents[1]
 END = 0
@@ -157,8 +157,7 @@ def workers(runs: list[dict[str, Any]], count: int) -> Iterator[list[subprocess.
 
     `{worker}` in a run's folder stands for the number of the worker.
     """
-    port = free_port(count)
-    addresses = [f"127.0.0.1:{port + index}" for index in range(count)]
+    addresses = free_addresses(count)
     processes = []
     try:
         for index in range(count):

@@ -79,6 +79,12 @@ def free_port(count: int) -> int:
     raise AssertionError("no ports are free")
 
 
+def free_addresses(count: int) -> list[str]:
+    """Addresses on this machine at which nobody listens."""
+    port = free_port(count)
+    return [f"127.0.0.1:{port + index}" for index in range(count)]
+
+
 class SmallWorkers:
     """A training Job's workers. Each has its output in a file, `worker-<index>.<attempt>.txt`."""
 

@@ -344,8 +344,13 @@ def test_the_runs_folder_belongs_to_its_start(trained):
     assert len(set(keys)) == 3
     assert keys == [run_key(model, training, "data", start) for start in starts]
     # How the same losses are computed may change on the way.
-    other_way = {"recompute": "block", "xla": True, "loss_chunk_size": 7, "vocab_multiple": 8}
-    other_way |= {"load_best_at_end": True}
+    other_way = {
+        "recompute": "block",
+        "xla": True,
+        "loss_chunk_size": 7,
+        "vocab_multiple": 8,
+        "load_best_at_end": True,
+    }
     for changes, is_same in ((other_way, True), ({"seed": 1}, False)):
         changed = dataclasses.replace(training, **changes)
         assert (run_key(model, changed, "data", "") == keys[0]) == is_same

@@ -137,8 +137,8 @@ def test_the_summary_has_every_key_that_others_rely_on(first_run):
     assert first_run.summary["cached"] == []
     seconds = first_run.summary["seconds"]
     assert list(seconds) == COMPONENTS
-    # Others may take so little that it is told as 0.0; these can't.
-    assert min(seconds["CorpusExampleGen"], seconds["Transform"], seconds["Trainer"]) > 0
+    # A component may take no more than a tenth of a second; these can't.
+    assert min(seconds["CorpusExampleGen"], seconds["Transform"], seconds["Trainer"]) > 0.5
 
 
 def test_the_summary_counts_every_record_token_and_parameter(first_run, splits):
